@@ -1,0 +1,12 @@
+"""What differs per database flavour: the SQL that recognises it, reads its topology and asks a host for its role."""
+
+from __future__ import annotations
+
+from wrapper.dialects.base import DatabaseDialect, RoleAnswer
+from wrapper.dialects.postgresql import AuroraPostgresDialect, PostgresDialect, RdsPostgresDialect
+
+DIALECTS: dict[str, DatabaseDialect] = {
+    dialect.code: dialect for dialect in (PostgresDialect(), RdsPostgresDialect(), AuroraPostgresDialect())
+}
+
+__all__ = ["DIALECTS", "DatabaseDialect", "RoleAnswer"]

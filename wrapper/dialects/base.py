@@ -1,0 +1,75 @@
+"""The contract of a database dialect: SQL as text, and pure functions from rows to values. Whoever runs the SQL (a worker's
+connection, the monitor's asynchronous session) brings the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from wrapper.errors import AwsWrapperError
+from wrapper.hosts import HostRole
+from wrapper.monitor.state import TopologyHost
+
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleAnswer:
+    """What a session on a host says of that host. `rank` orders claims to be the writer; `id` is the cluster's name for it."""
+
+    role: HostRole
+    rank: float = 0.0
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceTemplate:
+    """How an instance's name becomes an endpoint: `?` stands for the name. `port` replaces the connection's own."""
+
+    pattern: str = "?"
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> InstanceTemplate:
+        """Read `pattern[:port]`. Raises `AwsWrapperError` when there is no `?` or the port is not a number."""
+        pattern, colon, port = text.strip().partition(":")
+        if "?" not in pattern:
+            raise AwsWrapperError(
+                f"cluster_instance_host_pattern={text!r} has no '?'; write the endpoint of any instance with '?' in place of the "
+                "instance's name, for example '?.xyz.us-east-2.rds.amazonaws.com'"
+            )
+        if colon and not port.isdigit():
+            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}, which is not a number")
+        return cls(pattern, int(port) if colon else None)
+
+    def endpoint(self, name: str) -> str:
+        """Return the endpoint of the instance called `name`."""
+        return self.pattern.replace("?", name)
+
+
+class DatabaseDialect:
+    """One database flavour. Instances hold no state; one serves the whole process."""
+
+    code: ClassVar[str]
+    engine: ClassVar[str]
+    default_port: ClassVar[int]
+    # Asks a host for its role on a session of its own: one row for `role_answer`.
+    role_query: ClassVar[str]
+    # Lists the cluster's members: rows for `topology_hosts`; None where the flavour has no such table.
+    topology_query: ClassVar[str | None] = None
+    # What a monitoring user must be granted, named when the server refuses a query above.
+    grants: ClassVar[str] = ""
+
+    @property
+    def is_topology_aware(self) -> bool:
+        """Whether the database itself can list the hosts of its cluster."""
+        return self.topology_query is not None
+
+    def role_answer(self, row: Row) -> RoleAnswer:
+        """Return what the row of `role_query` says."""
+        raise NotImplementedError
+
+    def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
+        """Return the members that the rows of `topology_query` list, `port` being the connection's own; empty for "no data"."""
+        raise NotImplementedError

@@ -1,0 +1,97 @@
+"""PostgreSQL flavours: community, RDS, Aurora.
+
+All SQL is schema-qualified, operators included, so that a session's `search_path` cannot change its meaning. Sources: PostgreSQL
+manual (recovery and WAL functions), Aurora user guide (`aurora_replica_status`, `aurora_db_instance_identifier`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row
+from wrapper.hosts import HostRole
+from wrapper.monitor.state import TopologyHost
+
+# One round trip tells every PostgreSQL flavour apart: the extensions RDS lists, and whether Aurora's status function exists.
+DETECT_QUERY = """\
+SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'rds.extensions'),
+       pg_catalog.to_regproc('pg_catalog.aurora_replica_status') IS NOT NULL"""
+
+
+def detect(row: Row) -> str:
+    """Return the dialect code that the row of `DETECT_QUERY` stands for."""
+    extensions, has_replica_status = row[0] or "", row[1]
+    if "aurora_stat_utils" in extensions and has_replica_status:
+        return AuroraPostgresDialect.code
+    if "rds_tools" in extensions:
+        return RdsPostgresDialect.code
+    return PostgresDialect.code
+
+
+class PostgresDialect(DatabaseDialect):
+    """Community PostgreSQL: a host knows its own role, nobody knows the cluster. Claims are ranked by timeline."""
+
+    code: ClassVar[str] = "pg"
+    engine: ClassVar[str] = "postgresql"
+    default_port: ClassVar[int] = 5432
+    # The first eight hex digits of a WAL file's name are its timeline; the function refuses to work during recovery.
+    role_query: ClassVar[str] = """\
+SELECT pg_catalog.pg_is_in_recovery(), NULL,
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
+            ELSE ('x' OPERATOR(pg_catalog.||) pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8)
+                 )::pg_catalog.bit(32)::pg_catalog.int8
+       END"""
+
+    def role_answer(self, row: Row) -> RoleAnswer:
+        in_recovery, instance, rank = row
+        if in_recovery:
+            return RoleAnswer(HostRole.READER, id=instance or "")
+        if rank is None:
+            # Promoted, but the cluster's own table does not list it as the writer yet: it claims nothing.
+            return RoleAnswer(HostRole.UNKNOWN, id=instance or "")
+        return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
+
+    def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
+        return ()
+
+
+class RdsPostgresDialect(PostgresDialect):
+    """A single RDS PostgreSQL instance."""
+
+    code: ClassVar[str] = "rds-pg"
+
+
+class AuroraPostgresDialect(PostgresDialect):
+    """Aurora PostgreSQL: every instance can list the cluster. Claims are ranked by the time of the master session's row."""
+
+    code: ClassVar[str] = "aurora-pg"
+    role_query: ClassVar[str] = """\
+SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.aurora_db_instance_identifier(),
+       (SELECT EXTRACT(EPOCH FROM COALESCE(s.LAST_UPDATE_TIMESTAMP, pg_catalog.now()))
+          FROM pg_catalog.aurora_replica_status() s
+         WHERE s.SESSION_ID OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID'
+           AND s.SERVER_ID OPERATOR(pg_catalog.=) pg_catalog.aurora_db_instance_identifier() LIMIT 1)"""
+    # Rows that were not refreshed for five minutes belong to deleted instances, unless they claim to be the writer.
+    topology_query: ClassVar[str | None] = """\
+SELECT s.SERVER_ID, s.SESSION_ID OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID', s.CPU, COALESCE(s.REPLICA_LAG_IN_MSEC, 0)
+  FROM pg_catalog.aurora_replica_status() s
+ WHERE EXTRACT(EPOCH FROM (pg_catalog.now() OPERATOR(pg_catalog.-) s.LAST_UPDATE_TIMESTAMP)) OPERATOR(pg_catalog.<=) 300
+    OR s.SESSION_ID OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID' OR s.LAST_UPDATE_TIMESTAMP IS NULL"""
+    grants: ClassVar[str] = "EXECUTE on pg_catalog.aurora_replica_status() and pg_catalog.aurora_db_instance_identifier()"
+
+    def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
+        members: dict[str, TopologyHost] = {}
+        for instance, is_writer, cpu, lag in rows:
+            if not instance:
+                continue
+            member = TopologyHost(
+                host=template.endpoint(instance),
+                port=template.port or port,
+                id=instance,
+                role=(HostRole.WRITER if is_writer else HostRole.READER).value,
+                cpu=None if cpu is None else float(cpu),
+                lag_ms=None if lag is None else float(lag),
+            )
+            members[member.key] = member
+        return tuple(members.values())

@@ -1,0 +1,245 @@
+"""The state that a monitor publishes, as immutable values, and the one function that changes it.
+
+Everything here is pure: no socket, no clock, no thread. All times are seconds of CLOCK_MONOTONIC, which every process of a machine
+shares on Linux. A reader takes one reference to a `SharedState` and sees one moment.
+
+Host health is *evidence*, not a verdict: when the host last answered, since when it has not, and how often it was asked. Every
+connection judges the evidence by its own settings (`wrapper.decisions.verdict`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..hosts import host_key
+
+# How a probe ended (open strings on the wire: a newer monitor may say more).
+ANSWERED = "answered"  # any bytes from the server, an error message included
+REFUSED = "refused"  # a reset or a refused connect: nobody listens, known at once
+SILENT = "silent"  # no byte within the probe time-out
+OURS = "ours"  # trouble on the monitor's own side: name resolution, descriptors, no route, loop lag
+
+# Who says so.
+FROM_MONITOR = "monitor"
+FROM_DIRECT = "direct"  # a worker's own session: gives way to any newer proof
+
+
+class Value(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of all published values: immutable, compared by value, decodable with unknown fields."""
+
+
+class TopologyHost(Value, frozen=True, omit_defaults=True):
+    """One member of a cluster as the cluster's own table lists it. `role` is what the table says, not a proof."""
+
+    host: str
+    port: int
+    id: str = ""
+    role: str = "unknown"
+    weight: int = 100
+    cpu: float | None = None
+    lag_ms: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of this host's health."""
+        return host_key(self.host, self.port)
+
+
+class Topology(Value, frozen=True, omit_defaults=True):
+    """Who is in a cluster, and which host has *proved* to be its writer.
+
+    `writer` is a host key, or None while nobody has proved it or two live hosts claim it with ranks that cannot be told apart
+    (`conflict` then names them). `term` counts accepted changes of the writer; `rank` is what the accepted claim was ranked by
+    (PostgreSQL: the timeline; Aurora: the time of the master session's row). `read_at` and `read_from` say when and where the
+    membership was read.
+    """
+
+    hosts: tuple[TopologyHost, ...] = ()
+    writer: str | None = None
+    term: int = 0
+    rank: float = 0.0
+    conflict: tuple[str, ...] = ()
+    source: str = FROM_MONITOR
+    read_at: float = 0.0
+    read_from: str = ""
+
+    def member(self, key: str) -> TopologyHost | None:
+        """Return the member with this host key."""
+        return next((host for host in self.hosts if host.key == key), None)
+
+
+class HostHealth(Value, frozen=True, omit_defaults=True):
+    """The evidence about one host, keyed by `wrapper.hosts.host_key`.
+
+    `last_answer`: end of the last answered probe. `failing_since`: *start* of the first failed probe of the failing run, None
+    when the last probe was answered. `failures` counts the probes of that run, `silent` the silent ones at its end, in a row.
+    `failed_at`: end of the latest failed probe. `interval`: probe interval in force, seconds. `accepting`: the last answer was a
+    session that could be asked (not "too many connections", "starting up" or a login error).
+
+    `role`, `rank`, `proved_at`: what a session on the host itself last said of its role, and when. `address`: last good numeric
+    address. `connections`: connections of watching workers on this machine. `detail`: the last error, without secrets.
+    """
+
+    key: str
+    last_answer: float | None = None
+    failing_since: float | None = None
+    failed_at: float | None = None
+    failures: int = 0
+    silent: int = 0
+    kind: str = ""
+    interval: float = 1.0
+    accepting: bool = False
+    role: str = "unknown"
+    rank: float = 0.0
+    proved_at: float | None = None
+    address: str | None = None
+    connections: int = 0
+    detail: str = ""
+
+    @property
+    def is_failing(self) -> bool:
+        return self.failing_since is not None
+
+
+class ClusterState(Value, frozen=True, omit_defaults=True):
+    """Everything known of one cluster at one moment.
+
+    `topic` names it on the wire and is never used again by a later epoch. `watches` are the watch keys that lead to it (aliases).
+    """
+
+    topic: str
+    dialect: str = ""
+    watches: tuple[str, ...] = ()
+    topology: Topology = Topology()
+    health: dict[str, HostHealth] = {}
+    clients: int = 0
+
+    def proved(self, key: str) -> float | None:
+        """When the accepted writer, or a reader, last proved its role on a session of its own; None when it has not.
+
+        A host that claims to be the writer but was not accepted (a resumed old writer: its claim ranks lower) proves nothing.
+        """
+        health = self.health.get(key)
+        if health is None or health.proved_at is None:
+            return None
+        if health.role == "writer" and self.topology.writer != key:
+            return None
+        return health.proved_at
+
+    @property
+    def writer_proved_at(self) -> float | None:
+        """When the current writer last said so itself; None while there is none."""
+        writer = self.topology.writer
+        if writer is None or self.health.get(writer) is None or self.health[writer].role != "writer":
+            return None
+        return self.health[writer].proved_at
+
+
+class SharedState(Value, frozen=True, omit_defaults=True):
+    """All clusters a process follows. `epoch` is one run of a monitor (0: none yet), `seqs` the last update applied per topic.
+
+    `confirmed` lists the topics whose state came from the current epoch; others are kept from an earlier one, *unconfirmed*, until
+    they are replaced or explicitly gone.
+    """
+
+    epoch: int = 0
+    clusters: dict[str, ClusterState] = {}
+    seqs: dict[str, int] = {}
+    confirmed: frozenset[str] = frozenset()
+
+    def by_watch(self, watch_key: str) -> ClusterState | None:
+        """Return the cluster that a watch leads to; a confirmed one first."""
+        found = [cluster for cluster in self.clusters.values() if watch_key in cluster.watches]
+        return max(found, key=lambda cluster: cluster.topic in self.confirmed, default=None)
+
+
+class HealthUpdate(Value, frozen=True, omit_defaults=True):
+    """New evidence about one host of a cluster."""
+
+    health: HostHealth
+
+
+class TopologyUpdate(Value, frozen=True, omit_defaults=True):
+    """A new topology of a cluster."""
+
+    topology: Topology
+
+
+class ClusterUpdate(Value, frozen=True, omit_defaults=True):
+    """A cluster's whole state: first publication, merge of watches, change of membership or clients."""
+
+    cluster: ClusterState
+
+
+class ClusterGone(Value, frozen=True, omit_defaults=True):
+    """The monitor no longer follows the cluster: explicit, never inferred from silence. `into` names the topic it merged into."""
+
+    into: str = ""
+
+
+Update = HealthUpdate | TopologyUpdate | ClusterUpdate | ClusterGone
+
+
+def change(cluster: ClusterState | None, topic: str, update: Update) -> ClusterState | None:
+    """Return the cluster after `update`; None when it is gone. Updates about an unknown cluster wait for its `ClusterUpdate`."""
+    if isinstance(update, ClusterGone):
+        return None
+    if isinstance(update, ClusterUpdate):
+        return update.cluster
+    if cluster is None:
+        return None
+    if isinstance(update, TopologyUpdate):
+        return msgspec.structs.replace(cluster, topology=update.topology)
+    return msgspec.structs.replace(cluster, health={**cluster.health, update.health.key: update.health})
+
+
+class Gap(Exception):
+    """Updates were lost or belong to another epoch: a new snapshot is needed before more can be applied."""
+
+
+def apply(state: SharedState, epoch: int, topic: str, seq: int, update: Update | None) -> SharedState:
+    """Return `state` after one published message; `update` is None for a kind this version does not know (it consumes its seq).
+
+    Raises `Gap` when the message does not follow the last one of its topic. Old messages and smaller epochs are ignored.
+    """
+    if epoch < state.epoch:
+        return state
+    last = state.seqs.get(topic, 0)
+    if epoch > state.epoch or seq > last + 1:
+        raise Gap(f"expected seq {last + 1} of {topic!r} in epoch {state.epoch}, got {seq} in epoch {epoch}")
+    if seq <= last:
+        return state
+    clusters = state.clusters
+    confirmed = state.confirmed
+    if update is not None:
+        cluster = change(clusters.get(topic), topic, update)
+        if cluster is not None:
+            clusters = {**clusters, topic: cluster}
+            confirmed = confirmed | {topic}
+        elif topic in clusters and isinstance(update, ClusterGone):
+            clusters = {name: value for name, value in clusters.items() if name != topic}
+            confirmed = confirmed - {topic}
+    return SharedState(epoch=epoch, clusters=clusters, seqs={**state.seqs, topic: seq}, confirmed=confirmed)
+
+
+def adopt(state: SharedState, epoch: int, clusters: tuple[ClusterState, ...], seqs: dict[str, int]) -> SharedState:
+    """Return `state` after a full snapshot. Clusters that the snapshot does not hold stay, unconfirmed: a new monitor that has not
+    been asked yet knows nothing, and an empty snapshot must not delete what is known."""
+    if epoch < state.epoch:
+        return state
+    snapshot = {cluster.topic: cluster for cluster in clusters}
+    watched = {watch for cluster in clusters for watch in cluster.watches}
+    kept = {
+        topic: cluster
+        for topic, cluster in state.clusters.items()
+        if topic not in snapshot and not watched.issuperset(cluster.watches)
+    }
+    return SharedState(epoch=epoch, clusters={**kept, **snapshot}, seqs=dict(seqs), confirmed=frozenset(snapshot))
+
+
+def missed(state: SharedState, epoch: int, seqs: dict[str, int], topics: frozenset[str]) -> bool:
+    """Whether a heartbeat shows that updates of the followed `topics` were lost: without this, losing the last messages before a
+    quiet spell leaves no visible gap."""
+    if epoch < state.epoch:
+        return False
+    return epoch > state.epoch or any(seqs.get(topic, 0) > state.seqs.get(topic, 0) for topic in topics)
