@@ -1,0 +1,110 @@
+"""The contract of a driver dialect: everything that the wrapper does differently per driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol
+
+from wrapper.dialects import DatabaseDialect, RoleAnswer
+from wrapper.dialects.base import InstanceTemplate
+from wrapper.drivers.classify import ErrorKind
+from wrapper.hosts import HostInfo
+from wrapper.monitor.state import TopologyHost
+from wrapper.settings import Settings
+
+
+class FailureListener(Protocol):
+    """Told by the guard at the driver's single I/O point that a physical connection failed."""
+
+    def physical_failure(self, connection: Any, error: BaseException) -> None: ...
+
+
+class DriverDialect(Protocol):
+    """One driver. Instances hold no state of a connection."""
+
+    code: ClassVar[str]
+    engine: ClassVar[str]
+    default_plugins: ClassVar[str]
+    # Methods that reach the network, by the names plugins subscribe to.
+    network_bound_methods: ClassVar[frozenset[str]]
+
+    def knows_parameter(self, name: str) -> bool:
+        """Whether the driver's connect function takes a parameter of this name."""
+        ...
+
+    def parse_conninfo(self, text: str) -> dict[str, Any]:
+        """Return what the driver's own parser makes of connection text."""
+        ...
+
+    def endpoint(self, parameters: Mapping[str, Any]) -> tuple[str, int] | None:
+        """Return the host and port that the parameters lead to; None when that is not one TCP endpoint."""
+        ...
+
+    def connect(
+        self,
+        target: Callable[..., Any],
+        host: HostInfo | None,
+        parameters: Mapping[str, Any],
+        settings: Settings,
+        address: str | None = None,
+    ) -> Any:
+        """Open a physical connection. `host` replaces the parameters' own endpoint; `address` is its numeric address if known."""
+        ...
+
+    def guard(self, connection: Any, listener: FailureListener) -> None:
+        """Have `listener` told of every failure at the connection's I/O point."""
+        ...
+
+    def fileno(self, connection: Any) -> int | None:
+        """Return the socket's descriptor, None when there is none to be had."""
+        ...
+
+    def preflight(self, host: str, port: int, timeout: float, address: str | None = None) -> None:
+        """Ask a host for one byte without logging in. Raises `OSError` when it does not answer within `timeout` seconds."""
+        ...
+
+    def is_closed(self, connection: Any) -> bool:
+        """Whether the connection was closed or is known to be broken; no network traffic."""
+        ...
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """Whether a transaction is open on the server, as far as the driver knows; no network traffic."""
+        ...
+
+    def classify(self, error: BaseException) -> ErrorKind:
+        """What an error of this driver means."""
+        ...
+
+    def is_demoted(self, connection: Any) -> bool | None:
+        """Whether the server itself says that the session is on a replica; None when it does not say without being asked."""
+        ...
+
+    def operational_error(self) -> type[Exception]:
+        """The driver's PEP 249 `OperationalError`."""
+        ...
+
+    def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
+        """Find out which flavour of database the connection leads to (one round trip)."""
+        ...
+
+    def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
+        """Ask the host for its role (one round trip)."""
+        ...
+
+    def read_topology(
+        self, connection: Any, dialect: DatabaseDialect, template: InstanceTemplate, port: int, timeout: float
+    ) -> tuple[RoleAnswer, tuple[TopologyHost, ...]]:
+        """Ask the host for its role and the cluster's members (one round trip)."""
+        ...
+
+    def login_values(self, connection: Any) -> dict[str, Any]:
+        """Return what a probe session needs to log in as this connection did. Secret."""
+        ...
+
+    def transfer_session_state(self, old: Any, new: Any) -> None:
+        """Give `new` the session settings made on `old` through the driver's API."""
+        ...
+
+    def close(self, connection: Any) -> None:
+        """Close a physical connection, ignoring that it may be broken."""
+        ...

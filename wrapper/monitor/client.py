@@ -1,0 +1,254 @@
+"""The worker's client of the shared monitor: one per process, started by the first connection that needs it.
+
+Application threads call the methods of `MonitorClient`; none of them blocks. They hand work to one background thread
+(`wrapper.monitor.client_loop`) through a deque and an eventfd, and read its results through one reference (`state`) and one integer
+(`wrapper.monitor.generation`). Everything is bound to the process: after a fork the child drops what it inherited without closing
+or shutting any of it, and starts afresh at its first use.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import logging
+import os
+import secrets
+import sys
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wrapper.monitor.generation import advance
+from wrapper.monitor.handles import Handle
+from wrapper.monitor.messages import (
+    STALE_AFTER,
+    Client,
+    Message,
+    Offer,
+    Release,
+    Report,
+    Settings,
+    Watch,
+    WatchRequest,
+)
+from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, prepare
+from wrapper.monitor.state import ClusterState, SharedState, Topology
+
+if TYPE_CHECKING:
+    from wrapper.monitor.client_loop import ClientLoop
+
+logger = logging.getLogger(__name__)
+
+_STOP_PATIENCE = 0.5
+
+
+class MonitorClient:
+    """What this process knows of its clusters, and its voice towards the monitor.
+
+    `state`: what the monitor published, replaced as a whole. `paths`: where the monitor is, None when the directory cannot be used
+    (then the process works without a monitor). `heard_at`: when the monitor last gave a sign of life, CLOCK_MONOTONIC seconds.
+    """
+
+    def __init__(self, paths: MonitorPaths | None, *, may_start: bool = True) -> None:
+        self.paths = paths
+        self.may_start = may_start
+        self.pid = os.getpid()
+        self.identity = Client(self.pid, process_started(self.pid), secrets.token_hex(8))
+        self.state = SharedState()
+        self.heard_at = float("-inf")
+        self.local: dict[str, ClusterState] = {}
+        self.watches: dict[str, WatchRequest] = {}
+        self.inbox: deque[Message] = deque()
+        self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._handles: dict[int, weakref.ref[Handle]] = {}
+        self._loop: ClientLoop | None = None
+        self._lock = _thread.allocate_lock()
+
+    # -- what is known ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the monitor gave a sign of life recently; what it published is void for verdicts when it did not."""
+        return time.monotonic() - self.heard_at < STALE_AFTER
+
+    def views(self, watch_key: str) -> list[ClusterState]:
+        """Return what is known of the cluster a watch leads to: by the monitor, and by sessions of this process."""
+        published = self.state.by_watch(watch_key)
+        own = self.local.get(watch_key)
+        return [view for view in (published, own) if view is not None]
+
+    def cluster(self, watch_key: str) -> ClusterState | None:
+        """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
+        views = self.views(watch_key)
+        if len(views) == 2 and (not self.is_live or not views[0].health):
+            return max(views, key=lambda view: view.writer_proved_at or float("-inf"))
+        return views[0] if views else None
+
+    def learn(self, watch_key: str, cluster: ClusterState) -> None:
+        """Keep what a session of this process found out itself."""
+        self.local = {**self.local, watch_key: cluster}
+        advance()
+
+    # -- what is said ----------------------------------------------------------------------------------------------------------
+
+    def watch(self, watch: Watch, dialect: str, driver: str, settings: Settings, seed: Topology, offer: Offer | None) -> None:
+        """Ask the monitor to watch a cluster. Cheap to repeat: only a change is sent."""
+        request = WatchRequest(self.identity, watch, dialect, driver, settings, seed, offer)
+        known = self.watches.get(watch.key)
+        if known is not None and (known.dialect, known.offer) == (dialect, offer):
+            return
+        self.watches = {**self.watches, watch.key: request}
+        self.say(request)
+
+    def report(self, watch: Watch, host: str, error: str, opened_at: float | None = None) -> None:
+        """Tell the monitor that a connection to `host` failed, so that it looks at once. Never blocks."""
+        self.say(Report(watch, host, time.monotonic(), opened_at, error))
+
+    def say(self, message: Message) -> None:
+        """Hand a message to the client thread; without a usable directory it goes nowhere."""
+        if self.paths is None:
+            return
+        self.inbox.append(message)
+        self.start()
+        self.wake()
+
+    # -- physical connections --------------------------------------------------------------------------------------------------
+
+    def add(self, handle: Handle) -> None:
+        """Watch over a physical connection until its handle is closed or collected."""
+        identity = id(handle)
+        self._handles[identity] = weakref.ref(handle, lambda _: self._handles.pop(identity, None))
+        self.start()
+
+    def handles(self) -> Iterator[Handle]:
+        """Iterate over the open handles of this process."""
+        for reference in list(self._handles.values()):
+            handle = reference()
+            if handle is not None and handle.is_open:
+                yield handle
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Have the client thread running."""
+        if self._is_running() or self.paths is None:
+            return
+        with self._lock:
+            if self._is_running():
+                return
+            # pyzmq costs time and memory that a process which never connects should not pay.
+            from wrapper.monitor.client_loop import ClientLoop
+
+            self._loop = ClientLoop(self, self.paths)
+            start_thread(self._loop.run)
+
+    def _is_running(self) -> bool:
+        return self._loop is not None
+
+    def wake(self) -> None:
+        """Make the client thread look at its inbox now."""
+        os.eventfd_write(self.wake_fd, 1)
+
+    def loop_ended(self, loop: ClientLoop) -> None:
+        """Called by the client thread as its last act: the next use starts another."""
+        if self._loop is loop:
+            self._loop = None
+
+    def close(self) -> None:
+        """Give up the lease and stop the client thread. The client can be used again afterwards."""
+        loop = self._loop
+        if loop is None or self.pid != os.getpid():
+            return
+        self.inbox.append(Release(self.identity))
+        loop.stopping = True
+        self.wake()
+        deadline = time.monotonic() + _STOP_PATIENCE
+        while self._loop is loop and time.monotonic() < deadline:
+            time.sleep(0.002)
+        self.watches = {}
+
+    def abandon(self) -> None:
+        """In a forked child: give inherited descriptors back without shutting anything down; the parent goes on using its own."""
+        for reference in list(self._handles.values()):
+            handle = reference()
+            if handle is not None:
+                handle.close()
+        os.close(self.wake_fd)
+
+
+def process_started(pid: int) -> int:
+    """Return a process's start time in clock ticks since boot (proc(5), field 22 of stat), 0 where it cannot be read."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        # The command's name, in parentheses, may hold blanks and parentheses itself.
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def start_thread(function: Callable[[], None]) -> None:
+    """Start a real OS thread even where gevent has patched the module: a greenlet that polls a ZeroMQ socket stops the process."""
+    monkey = sys.modules.get("gevent.monkey")
+    start = _thread.start_new_thread if monkey is None else monkey.get_original("_thread", "start_new_thread")
+    start(function, ())
+
+
+_client: MonitorClient | None = None
+_lock = _thread.allocate_lock()
+# Clients of processes we were forked from: kept so that nothing of theirs (ZeroMQ contexts above all) is finalized here.
+_inherited: list[MonitorClient] = []
+_hooked = False
+
+
+def current_client(mode: str = "auto") -> MonitorClient:
+    """Return this process's client, making one after start or fork. `mode`: see the `monitor_mode` parameter.
+
+    Never fails: a directory that cannot be used is logged, once per process, and leaves a client that works without a monitor.
+    """
+    global _client, _hooked, _lock
+    client = _client
+    if client is not None and client.pid == os.getpid():
+        client.may_start = client.may_start or mode == "auto"
+        return client
+    if client is not None:
+        # The lock may have been held by another thread at the moment of the fork.
+        _lock = _thread.allocate_lock()
+    with _lock:
+        if _client is not None and _client.pid == os.getpid():
+            return _client
+        if _client is not None:
+            _inherited.append(_client)
+            _client.abandon()
+        try:
+            paths = prepare()
+        except MonitorDirectoryError as error:
+            logger.warning("working without the shared monitor: %s", error)
+            paths = None
+        _client = MonitorClient(paths, may_start=mode == "auto")
+        advance()
+        if not _hooked:
+            _hooked = True
+            atexit.register(_at_exit)
+            os.register_at_fork(after_in_child=_after_fork)
+        return _client
+
+
+def _after_fork() -> None:
+    if _client is not None and _client.pid != os.getpid():
+        current_client("auto" if _client.may_start else "attach")
+
+
+def _at_exit() -> None:
+    if _client is not None:
+        _client.close()
+
+
+def close_client() -> None:
+    """Stop this process's client thread, if it runs, and forget its state."""
+    global _client
+    client, _client = _client, None
+    if client is not None and client.pid == os.getpid():
+        client.close()

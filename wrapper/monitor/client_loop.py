@@ -1,0 +1,351 @@
+"""The client thread: it owns the sockets, applies what the monitor publishes, ends connections on evidence, keeps the lease.
+
+Sequence of each turn: read everything that has arrived, then act on timers, then judge. Judging last means that a process which was
+stopped for a while sees the newest evidence, not the oldest.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from wrapper.monitor.generation import advance
+from wrapper.monitor.handles import evidence_against
+from wrapper.monitor.launch import is_served, start_monitor
+from wrapper.monitor.messages import (
+    HEARTBEAT_TOPIC,
+    HINT_MAX_AGE,
+    RENEW_INTERVAL,
+    STALE_AFTER,
+    Envelope,
+    Garbage,
+    Heartbeat,
+    Message,
+    NeedCredentials,
+    Release,
+    Renew,
+    Report,
+    Snapshot,
+    SnapshotRequest,
+    UnknownLease,
+    Unsupported,
+    Watched,
+    WatchRequest,
+    decode_body,
+    decode_envelope,
+    encode,
+)
+from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
+
+if TYPE_CHECKING:
+    from wrapper.monitor.client import MonitorClient
+    from wrapper.monitor.paths import MonitorPaths
+
+logger = logging.getLogger(__name__)
+
+# Seconds.
+_REQUEST_RETRY = 0.5
+_JUDGE_INTERVAL = 0.02
+_IDLE_STOP = 30.0
+_FIRST_START_PAUSE = 1.0
+_LONGEST_START_PAUSE = 30.0
+_HIGH_WATER_MARK = 1000
+
+
+class ClientLoop:
+    """The thread's state. Only that thread touches it, except for `stopping`."""
+
+    def __init__(self, client: MonitorClient, paths: MonitorPaths) -> None:
+        self.client = client
+        self.paths = paths
+        self.stopping = False
+        self.topics: dict[str, str] = {}  # watch key -> topic
+        self.unanswered: dict[str, float] = {}  # watch key -> when to ask again
+        self.needs_snapshot = False
+        self.snapshot_at = 0.0
+        self.seq = 0
+        self.renew_at = 0.0
+        self.judge_at = 0.0
+        self.busy_at = time.monotonic()
+        self.start_at = 0.0
+        self.start_pause = _FIRST_START_PAUSE
+        self.garbage = 0
+
+    # -- sockets ---------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until told to stop or idle for long; an error of the loop itself is logged and ends it, the next use starts
+        another."""
+        context = zmq.Context(io_threads=1)
+        try:
+            self._open(context)
+            while not self.stopping:
+                self._turn()
+            self._leave()
+        except Exception:
+            logger.exception("the client of the shared monitor failed; it starts again with the next connection")
+        finally:
+            self._disconnected()
+            context.destroy(linger=100 if self.stopping else 0)
+            self.client.loop_ended(self)
+
+    def _open(self, context: zmq.Context[Any]) -> None:
+        self.control = context.socket(zmq.DEALER)
+        self.events = context.socket(zmq.SUB)
+        for sock in (self.control, self.events):
+            sock.setsockopt(zmq.LINGER, 0)
+            sock.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
+            sock.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
+            sock.setsockopt(zmq.RECONNECT_IVL, 20)
+            sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+        # Without a monitor nothing may queue up for the next one.
+        self.control.setsockopt(zmq.IMMEDIATE, 1)
+        self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
+        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED)
+        self.control.connect(self.paths.control_url)
+        self.events.connect(self.paths.events_url)
+        self.poller = zmq.Poller()
+        for source in (self.control, self.events, self.link, self.client.wake_fd):
+            self.poller.register(source, zmq.POLLIN)
+        for key in self.client.watches:
+            self.unanswered[key] = 0.0
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
+        try:
+            os.eventfd_read(self.client.wake_fd)
+        except BlockingIOError:
+            pass
+        self._read_link()
+        self._read_events()
+        self._read_control()
+        now = time.monotonic()
+        self._send_inbox(now)
+        self._timers(now)
+        self._judge(now)
+
+    def _next_timer(self, now: float) -> float:
+        times = [self.renew_at, now + STALE_AFTER, *self.unanswered.values()]
+        if self.needs_snapshot:
+            times.append(self.snapshot_at)
+        if any(health.is_failing for cluster in self.client.state.clusters.values() for health in cluster.health.values()):
+            times.append(self.judge_at)
+        if not self.client.is_live:
+            times.append(max(self.start_at, now + _REQUEST_RETRY / 10))
+        return min(times)
+
+    # -- reading ---------------------------------------------------------------------------------------------------------------
+
+    def _read_link(self) -> None:
+        while self.link.poll(0):
+            event = recv_monitor_message(self.link)["event"]
+            if event == zmq.EVENT_DISCONNECTED:
+                self._disconnected()
+            elif event == zmq.EVENT_CONNECTED:
+                self._ask_again()
+
+    def _disconnected(self) -> None:
+        """The monitor is gone: known at once, without waiting for heartbeats to stop."""
+        if self.client.is_live:
+            self.client.heard_at = float("-inf")
+            self.start_at = time.monotonic() + random.uniform(0.0, 0.05)
+            advance()
+
+    def _read_events(self) -> None:
+        state = self.client.state
+        while True:
+            try:
+                _topic, data = self.events.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            except ValueError:
+                self.garbage += 1
+                continue
+            try:
+                envelope = decode_envelope(data)
+                message = decode_body(envelope)
+            except Garbage:
+                self.garbage += 1
+                continue
+            if envelope.epoch < state.epoch:
+                continue
+            self.client.heard_at = time.monotonic()
+            if envelope.epoch > state.epoch and state.epoch:
+                self._ask_again()
+            if isinstance(message, Heartbeat):
+                self.start_pause = _FIRST_START_PAUSE
+                if missed(state, envelope.epoch, message.seqs, frozenset(self.topics.values())):
+                    self._want_snapshot()
+                continue
+            state = self._applied(state, envelope, message)
+        self._replace(state)
+
+    def _applied(self, state: SharedState, envelope: Envelope, message: Message | None) -> SharedState:
+        update = message if isinstance(message, (HealthUpdate, TopologyUpdate, ClusterUpdate, ClusterGone)) else None
+        if envelope.topic not in self.topics.values():
+            return state
+        try:
+            state = apply(state, envelope.epoch, envelope.topic, envelope.seq, update)
+        except Gap:
+            self._want_snapshot()
+        if isinstance(update, ClusterGone):
+            self._ask_again()
+        return state
+
+    def _read_control(self) -> None:
+        while True:
+            try:
+                data = self.control.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                envelope = decode_envelope(data)
+                message = decode_body(envelope)
+            except Garbage:
+                self.garbage += 1
+                continue
+            self.client.heard_at = time.monotonic()
+            self._answered(envelope, message)
+
+    def _answered(self, envelope: Envelope, message: Message | None) -> None:
+        if isinstance(message, Watched):
+            self.unanswered.pop(message.watch, None)
+            if self.topics.get(message.watch) != message.topic:
+                self.events.setsockopt_string(zmq.SUBSCRIBE, message.topic)
+                self.topics[message.watch] = message.topic
+            self._want_snapshot()
+        elif isinstance(message, Snapshot):
+            self.needs_snapshot = False
+            self._replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))
+        elif isinstance(message, UnknownLease):
+            self._ask_again()
+        elif isinstance(message, Unsupported):
+            self.unanswered.pop(message.watch, None)
+            logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
+        elif isinstance(message, NeedCredentials):
+            # A newer connection may have newer login values; the watch of that connection carries them.
+            logger.warning("the shared monitor cannot log in for %s: %s", message.watch, message.reason)
+
+    def _replace(self, state: SharedState) -> None:
+        if state is not self.client.state:
+            self.client.state = state
+            advance()
+
+    # -- asking ----------------------------------------------------------------------------------------------------------------
+
+    def _ask_again(self) -> None:
+        """A monitor that does not know us: send every watch again."""
+        for key in self.client.watches:
+            self.unanswered[key] = 0.0
+        self._want_snapshot()
+
+    def _want_snapshot(self) -> None:
+        if not self.needs_snapshot:
+            self.needs_snapshot = True
+            self.snapshot_at = 0.0
+
+    def _send(self, message: Message) -> bool:
+        self.seq += 1
+        try:
+            self.control.send(encode(message, seq=self.seq), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _send_inbox(self, now: float) -> None:
+        while self.client.inbox:
+            message = self.client.inbox.popleft()
+            if isinstance(message, WatchRequest):
+                self.unanswered.setdefault(message.watch.key, 0.0)
+                self.unanswered[message.watch.key] = 0.0
+            elif isinstance(message, Report) and now - message.at > HINT_MAX_AGE:
+                continue
+            else:
+                self._send(message)
+
+    def _timers(self, now: float) -> None:
+        for key, due in list(self.unanswered.items()):
+            if now >= due:
+                self._send(self._request(key))
+                self.unanswered[key] = now + _REQUEST_RETRY
+        if self.needs_snapshot and now >= self.snapshot_at and self.topics:
+            self._send(SnapshotRequest(tuple(self.topics)))
+            self.snapshot_at = now + _REQUEST_RETRY
+        counts: dict[str, int] = {}
+        for handle in self.client.handles():
+            counts[handle.key] = counts.get(handle.key, 0) + 1
+        if counts or self.unanswered:
+            self.busy_at = now
+        if now >= self.renew_at:
+            self._send(Renew(self.client.identity, counts))
+            self.renew_at = now + RENEW_INTERVAL
+            self._tighten()
+        if now - self.busy_at > _IDLE_STOP:
+            self.stopping = True
+        if not self.client.is_live and now >= self.start_at and self.client.may_start:
+            self._start(now)
+
+    def _request(self, key: str) -> WatchRequest:
+        """The watch request with the tightest interval of the connections that are open now."""
+        request = self.client.watches[key]
+        intervals = [
+            handle.sensitivity.interval
+            for handle in self.client.handles()
+            if handle.watch_key == key and handle.sensitivity is not None
+        ]
+        settings = msgspec.structs.replace(request.settings, interval=min(intervals, default=request.settings.interval))
+        request = msgspec.structs.replace(request, settings=settings)
+        self.client.watches = {**self.client.watches, key: request}
+        return request
+
+    def _tighten(self) -> None:
+        for key, known in list(self.client.watches.items()):
+            if self._request(key).settings != known.settings:
+                self.unanswered[key] = 0.0
+
+    def _start(self, now: float) -> None:
+        """Start a monitor if nobody serves the control socket."""
+        self.start_at = now + self.start_pause
+        if is_served(self.paths):
+            return
+        self.start_pause = min(self.start_pause * 2, _LONGEST_START_PAUSE)
+        try:
+            if start_monitor(self.paths):
+                logger.info("started a shared monitor in %s", self.paths.directory)
+        except Exception as error:  # noqa: BLE001  whatever keeps it from starting, the process works without
+            logger.warning("cannot start a shared monitor: %s; working without it", error)
+
+    # -- judging ---------------------------------------------------------------------------------------------------------------
+
+    def _judge(self, now: float) -> None:
+        """Shut down the connections whose host is down by their own settings. Evidence is void when the monitor is silent."""
+        self.judge_at = now + _JUDGE_INTERVAL
+        if not self.client.is_live:
+            return
+        for handle in self.client.handles():
+            cluster = self.client.state.by_watch(handle.watch_key)
+            if cluster is None or cluster.topic not in self.client.state.confirmed or handle.aborted_by is not None:
+                continue
+            evidence = evidence_against(handle, cluster)
+            if evidence is not None:
+                handle.aborted_by = evidence
+                handle.shut_down()
+                logger.info(
+                    "gave up a connection to %s: %d silent probes in %.3f s",
+                    handle.key,
+                    evidence.silent,
+                    (evidence.failed_at or 0.0) - (evidence.failing_since or 0.0),
+                )
+
+    def _leave(self) -> None:
+        self._send_inbox(time.monotonic())
+        self._send(Release(self.client.identity))

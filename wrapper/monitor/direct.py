@@ -1,0 +1,140 @@
+"""Finding out without the monitor: what sessions of this process learn, and a search over all hosts when a failover needs one.
+
+The rule for who is the writer is the monitor's own (`wrapper.decisions.writer`). Proofs found here carry the source "direct"
+and give way to newer ones.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from msgspec.structs import replace
+
+from wrapper.decisions.writer import Claim, WriterState, consider
+from wrapper.dialects.base import RoleAnswer
+from wrapper.monitor.client import MonitorClient, start_thread
+from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, Topology, TopologyHost
+
+logger = logging.getLogger(__name__)
+
+# Seconds. One connect attempt per host in this time; open sessions are asked more often, less so the longer it takes.
+_CONNECT_PAUSE = 0.1
+_SHORTEST_PAUSE = 0.01
+_LONGEST_PAUSE = 0.25
+# A search goes on while somebody asked for it within this time.
+_KEEP = 1.0
+
+
+class ProbeSession(Protocol):
+    """An open session of a search."""
+
+    def ask_role(self) -> RoleAnswer: ...
+
+    def close(self) -> None: ...
+
+
+def with_members(
+    cluster: ClusterState | None, watch_key: str, dialect: str, hosts: tuple[TopologyHost, ...], at: float
+) -> ClusterState:
+    """Return the cluster with its members as a session of this process read them."""
+    known = cluster or ClusterState(topic="direct", dialect=dialect, watches=(watch_key,))
+    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at)
+    health = {host.key: known.health.get(host.key) or HostHealth(host.key) for host in hosts}
+    return replace(known, dialect=dialect, topology=topology, health=health)
+
+
+def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float) -> ClusterState:
+    """Return the cluster after a session on host `key` said what it is."""
+    proof = HostHealth(key, last_answer=at, kind="answered", accepting=True, role=answer.role.value, rank=answer.rank, proved_at=at)
+    health = {**cluster.health, key: proof}
+    topology = cluster.topology
+    state = consider(
+        WriterState(writer=topology.writer, term=topology.term, rank=topology.rank, holder=topology.writer),
+        [Claim(host.key, host.rank) for host in health.values() if host.role == "writer"],
+        [host.key for host in health.values() if host.role == "reader"],
+    )
+    topology = replace(topology, writer=state.writer, term=state.term, rank=state.rank, conflict=state.conflict)
+    return replace(cluster, health=health, topology=topology)
+
+
+def poll_pause(outage: float) -> float:
+    """Seconds between two questions on an open session, `outage` seconds after the search began."""
+    return min(max(outage / 50, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+
+
+class DirectSearch:
+    """Asks every known host for its role until nobody wants to know any more. One per process and watch; see `search`."""
+
+    def __init__(self, client: MonitorClient, watch_key: str, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
+        self._client = client
+        self._watch_key = watch_key
+        self._open_session = open_session
+        self._started = time.monotonic()
+        self._lock = _thread.allocate_lock()
+        self._asked: set[str] = set()
+        self.wanted_until = 0.0
+
+    @property
+    def is_wanted(self) -> bool:
+        return time.monotonic() < self.wanted_until
+
+    def include(self, hosts: Iterable[TopologyHost]) -> None:
+        """Ask these hosts too, each on a thread of its own for as long as the search lasts."""
+        for host in hosts:
+            if host.key not in self._asked:
+                self._asked.add(host.key)
+                start_thread(lambda host=host: self._ask(host))
+
+    def _ask(self, host: TopologyHost) -> None:
+        session: ProbeSession | None = None
+        try:
+            while self.is_wanted:
+                try:
+                    if session is None:
+                        session = self._open_session(host)
+                    answer = session.ask_role()
+                except Exception as error:  # noqa: BLE001  whatever the host does, the search goes on
+                    logger.debug("direct search: %s: %s", host.key, error)
+                    session = _close(session)
+                    time.sleep(_CONNECT_PAUSE * random.uniform(0.8, 1.2))
+                else:
+                    self._found(host.key, answer)
+                    time.sleep(poll_pause(time.monotonic() - self._started))
+        finally:
+            _close(session)
+            self._asked.discard(host.key)
+
+    def _found(self, key: str, answer: RoleAnswer) -> None:
+        with self._lock:
+            cluster = self._client.local.get(self._watch_key)
+            if cluster is not None:
+                self._client.learn(self._watch_key, with_proof(cluster, key, answer, time.monotonic()))
+
+
+def _close(session: ProbeSession | None) -> None:
+    if session is not None:
+        session.close()
+
+
+_searches: dict[tuple[Any, str], DirectSearch] = {}
+
+
+def search(client: MonitorClient, watch_key: str, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
+    """Have a direct search running for a moment longer; single flight per process and watch."""
+    key = (client.pid, watch_key)
+    found = _searches.get(key)
+    if found is None:
+        found = _searches.setdefault(key, DirectSearch(client, watch_key, open_session))
+    views = client.views(watch_key)
+    hosts = {host.key: host for view in views for host in view.topology.hosts}
+    local = client.local.get(watch_key)
+    if local is None or set(hosts) - set(local.health):
+        dialect = views[0].dialect if views else ""
+        client.learn(watch_key, with_members(local, watch_key, dialect, tuple(hosts.values()), time.monotonic()))
+    found.wanted_until = time.monotonic() + _KEEP
+    found.include(hosts.values())

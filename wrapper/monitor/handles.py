@@ -1,0 +1,131 @@
+"""Handles on physical connections, by which another thread can end a blocked call without touching the driver.
+
+A handle owns a *dup* of the connection's socket, made on the owner's thread when the connection opens: libpq closes its own
+descriptor inside a failing call, and the number may belong to something else a moment later. Shutting the dup down ends the
+connection for every descriptor that shares it; closing it does not. Nothing here calls a driver.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
+from wrapper.monitor.state import ClusterState, HostHealth
+
+# struct tcp_info (linux/tcp.h): eight one-byte fields, then 32-bit ones; the twelfth is tcpi_last_data_recv, in milliseconds.
+_LAST_DATA_RECEIVED = struct.Struct("@I")
+_LAST_DATA_RECEIVED_OFFSET = 8 + 11 * 4
+_TCP_INFO_SIZE = 104
+
+
+class Handle:
+    """One physical connection as the client thread sees it.
+
+    `key`: the host it leads to; `opened_at`: CLOCK_MONOTONIC seconds; `to_writer`: whether that host was the writer then;
+    `sensitivity`: how its owner judges evidence, None to leave it alone whatever happens; `aborted_by`: the evidence on which
+    it was shut down.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "_lock", "_pid", "aborted_by", "key", "opened_at", "sensitivity", "to_writer", "watch_key")
+
+    def __init__(self, fd: int, watch_key: str, key: str, opened_at: float) -> None:
+        self._fd = os.dup(fd)
+        self._pid = os.getpid()
+        # The original lock even under gevent: it is only ever held across a system call.
+        self._lock = _thread.allocate_lock()
+        self.watch_key = watch_key
+        self.key = key
+        self.opened_at = opened_at
+        self.to_writer = False
+        self.sensitivity: Sensitivity | None = None
+        self.aborted_by: HostHealth | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._fd >= 0
+
+    def last_received(self) -> float | None:
+        """When the kernel last received data on the connection (CLOCK_MONOTONIC seconds), None if it does not say."""
+        with self._lock:
+            if self._fd < 0:
+                return None
+            with _borrowed(self._fd) as sock:
+                try:
+                    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+                except OSError:
+                    return None
+        (milliseconds,) = _LAST_DATA_RECEIVED.unpack_from(info, _LAST_DATA_RECEIVED_OFFSET)
+        return time.monotonic() - float(milliseconds) / 1000
+
+    def is_severed(self) -> bool:
+        """Whether the peer has closed or reset the connection, as the kernel knows; no traffic, and nothing is read."""
+        with self._lock:
+            if self._fd < 0:
+                return True
+            poll = select.poll()
+            poll.register(self._fd, select.POLLRDHUP)
+            return bool(poll.poll(0))
+
+    def shut_down(self) -> None:
+        """End the connection in both directions: a call that is blocked on it returns with an error at once."""
+        with self._lock:
+            if self._fd < 0 or self._pid != os.getpid():
+                return
+            with _borrowed(self._fd) as sock:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # the peer was faster
+
+    def close(self) -> None:
+        """Give the descriptor back; the connection itself stays as it is."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        # Attributes are missing when dup failed.
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+
+class _borrowed:
+    """A socket object on a descriptor that stays open when the object goes."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+
+    def __enter__(self) -> socket.socket:
+        return self._socket
+
+    def __exit__(self, *exc: Any) -> None:
+        self._socket.detach()
+
+
+def is_superseded(handle: Handle, cluster: ClusterState) -> bool:
+    """Whether the connection was opened to the writer, and another host has proved since that it is the writer now."""
+    writer = cluster.topology.writer
+    if not handle.to_writer or writer is None or writer == handle.key:
+        return False
+    proved_at = cluster.writer_proved_at
+    return proved_at is not None and proved_at > handle.opened_at
+
+
+def evidence_against(handle: Handle, cluster: ClusterState) -> HostHealth | None:
+    """Return the evidence on which the connection should be shut down now, None if there is no reason to."""
+    evidence = cluster.health.get(handle.key)
+    if handle.sensitivity is None or evidence is None or not covers(evidence, handle.opened_at):
+        return None
+    if not is_down(evidence, handle.sensitivity, superseded=is_superseded(handle, cluster)):
+        return None
+    last_received = handle.last_received()
+    if last_received is not None and is_path_alive(evidence, last_received):
+        return None
+    return evidence

@@ -1,0 +1,228 @@
+"""The plugin chain of one connection: which plugins it has, in which order, and the compiled callables that run it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from wrapper.errors import AwsWrapperError, UnsupportedOperationError
+from wrapper.hosts import HostInfo, HostRole
+from wrapper.plugin import (
+    ACCEPTS_STRATEGY,
+    ALL_METHODS,
+    CONNECT,
+    FORCE_CONNECT,
+    GET_HOST_INFO_BY_STRATEGY,
+    INIT_HOST_PROVIDER,
+    NOTIFY_CONNECTION_CHANGED,
+    NOTIFY_HOST_LIST_CHANGED,
+    Call,
+    CanReleaseResources,
+    ConnectionEvent,
+    HostEvent,
+    OldConnectionSuggestedAction,
+    Plugin,
+    PluginFactory,
+)
+from wrapper.settings import Settings
+
+if TYPE_CHECKING:
+    from wrapper.plugin_service import PluginService
+
+RELATIVE_WEIGHT = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A plugin code: where its factory is, and its weight (lower is outer; `RELATIVE_WEIGHT`: right after the one before it)."""
+
+    factory: type[PluginFactory] | str
+    weight: int = RELATIVE_WEIGHT
+
+    def load(self) -> type[PluginFactory]:
+        """Return the factory; built-in ones are imported on first use."""
+        if isinstance(self.factory, str):
+            module, _, name = self.factory.partition(":")
+            factory: type[PluginFactory] = getattr(import_module(module), name)
+            return factory
+        return self.factory
+
+
+_REGISTRY: dict[str, Registration] = {
+    "failover_v2": Registration("wrapper.plugins.failover_v2:FailoverV2PluginFactory", 410),
+    "host_monitoring_v2": Registration("wrapper.plugins.host_monitoring_v2:HostMonitoringV2PluginFactory", 510),
+}
+
+# Codes of the AWS Advanced Python Wrapper that this version does not have yet: refused by name rather than as a typing error.
+_PLANNED = frozenset(
+    {
+        "custom_endpoint",
+        "initial_connection",
+        "aurora_connection_tracker",
+        "stale_dns",
+        "read_write_splitting",
+        "srw",
+        "gdb_rw",
+        "failover",
+        "gdb_failover",
+        "host_monitoring",
+        "bg",
+        "fastest_response_strategy",
+        "iam",
+        "aws_secrets_manager",
+        "federated_auth",
+        "limitless",
+        "okta",
+        "connect_time",
+        "execute_time",
+        "dev",
+    }
+)
+
+
+def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory], weight: int = RELATIVE_WEIGHT) -> None:
+    """Make a plugin available under a code, for all later connections of this process."""
+    if not plugin_code or "," in plugin_code or plugin_code != plugin_code.strip():
+        raise AwsWrapperError(f"plugin code {plugin_code!r} is not usable: expected text without commas and outer blanks")
+    _REGISTRY[plugin_code] = Registration(plugin_factory_class, weight)
+
+
+def parse_codes(text: str) -> list[str]:
+    """Return the plugin codes of a comma-separated list. Raises `AwsWrapperError` for unknown and repeated ones."""
+    codes = [code.strip() for code in text.split(",") if code.strip()]
+    for code in codes:
+        if code in _REGISTRY:
+            continue
+        if code in _PLANNED:
+            raise AwsWrapperError(
+                f"plugins={text!r}: the plugin {code!r} of the AWS Advanced Python Wrapper does not exist here yet; available: "
+                f"{', '.join(sorted(_REGISTRY))}"
+            )
+        near = difflib.get_close_matches(code, _REGISTRY, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise AwsWrapperError(f"plugins={text!r}: unknown plugin code {code!r}; {hint}available: {', '.join(sorted(_REGISTRY))}")
+    repeated = {code for code in codes if codes.count(code) > 1}
+    if repeated:
+        raise AwsWrapperError(f"plugins={text!r}: {', '.join(sorted(repeated))} given more than once")
+    return codes
+
+
+def sort_codes(codes: Sequence[str]) -> list[str]:
+    """Return the codes in chain order, outermost first; a relative one stays behind the code it followed."""
+    weighted: list[tuple[int, str]] = []
+    last = 0
+    for code in codes:
+        weight = _REGISTRY[code].weight
+        last = last + 1 if weight == RELATIVE_WEIGHT else weight
+        weighted.append((last, code))
+    return [code for _, code in sorted(weighted, key=lambda pair: pair[0])]
+
+
+class PluginManager:
+    """The plugins of one connection and the pipelines that run through them."""
+
+    def __init__(self, service: PluginService, settings: Settings, codes: str) -> None:
+        names = parse_codes(codes)
+        if settings["auto_sort_wrapper_plugin_order"]:
+            names = sort_codes(names)
+        self.plugins: list[Plugin] = [_REGISTRY[name].load().get_instance(service, settings) for name in names]
+
+    def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
+        return [
+            plugin
+            for plugin in self.plugins
+            if plugin is not skip and not plugin.subscribed_methods.isdisjoint((method, ALL_METHODS))
+        ]
+
+    def is_subscribed(self, method: str) -> bool:
+        """Whether any plugin wants to see the method; if none does, the driver's own is called."""
+        return bool(self._subscribed(method))
+
+    def compile(self, method: str, call: Call) -> Call:
+        """Fold the plugins subscribed to a driver method around the driver's call, outermost first."""
+        for plugin in reversed(self._subscribed(method)):
+            call = plugin.bind(method, call)
+        return call
+
+    def connect(
+        self,
+        pipeline: str,
+        service: PluginService,
+        host_info: HostInfo,
+        props: dict[str, Any],
+        is_initial_connection: bool,
+        open_connection: Callable[[HostInfo, dict[str, Any]], Any],
+        skip: Plugin | None = None,
+    ) -> Any:
+        """Run the connect or force_connect pipeline; `open_connection` is its end. `skip` is left out of this one walk."""
+
+        def end() -> Any:
+            return open_connection(host_info, props)
+
+        def link(plugin: Plugin, rest: Callable[[], Any]) -> Callable[[], Any]:
+            run = plugin.connect if pipeline == CONNECT else plugin.force_connect
+            return lambda: run(service.target_driver_func, service.driver_dialect, host_info, props, is_initial_connection, rest)
+
+        run: Callable[[], Any] = end
+        for plugin in reversed(self._subscribed(pipeline, skip)):
+            run = link(plugin, run)
+        return run()
+
+    def init_host_provider(self, service: PluginService, props: Mapping[str, Any], default: Callable[[], None]) -> None:
+        """Run the host list provider pipeline; `default` is its end."""
+
+        def link(plugin: Plugin, rest: Callable[[], None]) -> Callable[[], None]:
+            return lambda: plugin.init_host_provider(props, service, rest)
+
+        run = default
+        for plugin in reversed(self._subscribed(INIT_HOST_PROVIDER)):
+            run = link(plugin, run)
+        run()
+
+    def notify_connection_changed(self, changes: set[ConnectionEvent]) -> OldConnectionSuggestedAction:
+        """Tell the subscribed plugins; any `PRESERVE` wins, then any `DISPOSE`."""
+        answers = {plugin.notify_connection_changed(changes) for plugin in self._subscribed(NOTIFY_CONNECTION_CHANGED)}
+        for action in (OldConnectionSuggestedAction.PRESERVE, OldConnectionSuggestedAction.DISPOSE):
+            if action in answers:
+                return action
+        return OldConnectionSuggestedAction.NO_OPINION
+
+    def notify_host_list_changed(self, changes: Mapping[str, set[HostEvent]]) -> None:
+        """Tell the subscribed plugins what changed in the host list."""
+        for plugin in self._subscribed(NOTIFY_HOST_LIST_CHANGED):
+            plugin.notify_host_list_changed(changes)
+
+    def accepts_strategy(self, role: HostRole, strategy: str) -> bool:
+        """Whether a plugin knows the strategy."""
+        return any(plugin.accepts_strategy(role, strategy) for plugin in self._subscribed(ACCEPTS_STRATEGY))
+
+    def get_host_info_by_strategy(
+        self, role: HostRole, strategy: str, host_list: Sequence[HostInfo] | None = None
+    ) -> HostInfo | None:
+        """Return the first plugin's choice; None when no plugin knows the strategy."""
+        for plugin in self._subscribed(GET_HOST_INFO_BY_STRATEGY):
+            try:
+                return plugin.get_host_info_by_strategy(role, strategy, host_list)
+            except UnsupportedOperationError:
+                continue
+        return None
+
+    def readers_of_shared_state(self) -> list[Plugin]:
+        """The plugins that look at the shared state before a call when it has a new generation."""
+        return [plugin for plugin in self.plugins if plugin.reads_shared_state]
+
+    def release_resources(self) -> None:
+        """Let every plugin that holds something let go of it."""
+        for plugin in self.plugins:
+            if isinstance(plugin, CanReleaseResources):
+                plugin.release_resources()
+
+    def plugin_of(self, plugin_class: type[Plugin]) -> Plugin | None:
+        """The first plugin of a class, None if the chain has none."""
+        return next((plugin for plugin in self.plugins if isinstance(plugin, plugin_class)), None)
+
+
+__all__ = ["FORCE_CONNECT", "PluginManager", "Registration", "parse_codes", "register_plugin", "sort_codes"]

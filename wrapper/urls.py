@@ -1,0 +1,92 @@
+"""What an endpoint's name says about it: RDS instance, cluster, reader, custom, proxy, global, or none of these.
+
+Source: the endpoint formats of the Amazon RDS and Aurora user guides, for the public, China, GovCloud and isolated partitions.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+
+
+class EndpointKind(Enum):
+    """What kind of endpoint a host name is."""
+
+    WRITER_CLUSTER = "writer cluster"
+    READER_CLUSTER = "reader cluster"
+    CUSTOM_CLUSTER = "custom cluster"
+    GLOBAL_CLUSTER = "global cluster"
+    PROXY = "proxy"
+    SHARD_GROUP = "limitless shard group"
+    INSTANCE = "instance"
+    IP_ADDRESS = "IP address"
+    OTHER = "other"
+
+    @property
+    def is_rds(self) -> bool:
+        return self not in (EndpointKind.IP_ADDRESS, EndpointKind.OTHER)
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether the name moves between instances."""
+        return self in (
+            EndpointKind.WRITER_CLUSTER,
+            EndpointKind.READER_CLUSTER,
+            EndpointKind.CUSTOM_CLUSTER,
+            EndpointKind.GLOBAL_CLUSTER,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A host name taken apart. `template` is the instance template that its domain implies, None when it implies none."""
+
+    host: str
+    kind: EndpointKind
+    name: str = ""
+    region: str | None = None
+    template: str | None = None
+
+
+_TOKENS = {
+    "cluster-": EndpointKind.WRITER_CLUSTER,
+    "cluster-ro-": EndpointKind.READER_CLUSTER,
+    "cluster-custom-": EndpointKind.CUSTOM_CLUSTER,
+    "shardgrp-": EndpointKind.SHARD_GROUP,
+    "proxy-": EndpointKind.PROXY,
+    "global-": EndpointKind.GLOBAL_CLUSTER,
+    None: EndpointKind.INSTANCE,
+}
+_RDS = re.compile(
+    r"""(?P<name>.+?)\.
+        (?P<token>cluster-custom-|cluster-ro-|cluster-|shardgrp-|proxy-|global-)?
+        (?P<domain>(?P<id>[a-z0-9]+)\.
+          (?: (?P<region1>[a-z0-9-]+)\.rds(?:-fips)?\.amazonaws\.(?:com|com\.cn|eu|au|uk)
+            | rds\.(?P<region2>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|c2s\.ic\.gov|sc2s\.sgov\.gov) ))
+        \Z""",
+    re.VERBOSE,
+)
+
+
+@lru_cache(maxsize=1024)
+def parse_endpoint(host: str) -> Endpoint:
+    """Return what the name of a host says. Case and a trailing dot do not matter."""
+    name = host.strip().lower().rstrip(".")
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        pass
+    else:
+        return Endpoint(name, EndpointKind.IP_ADDRESS)
+    match = _RDS.fullmatch(name)
+    if match is None:
+        return Endpoint(name, EndpointKind.OTHER)
+    kind = _TOKENS[match["token"]]
+    region = match["region1"] or match["region2"]
+    if kind is EndpointKind.GLOBAL_CLUSTER:
+        return Endpoint(name, kind, match["name"])
+    template = None if kind is EndpointKind.PROXY else f"?.{match['domain']}"
+    return Endpoint(name, kind, match["name"], region, template)
