@@ -6,7 +6,6 @@ Driver errors pass through as the same object. Failover errors are at once ours 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Literal, TypeVar
 
 Outcome = Literal["not_sent", "unknown"]
@@ -110,7 +109,12 @@ class FailoverFailedError(FailoverError):
 _E = TypeVar("_E", bound=FailoverError)
 
 
-@cache
+_joint: dict[tuple[type, type], type] = {}
+
+
 def for_driver(error: type[_E], driver_operational_error: type[Exception]) -> type[_E]:
     """Return a class that is both `error` and the driver's `OperationalError`, under the name of `error`."""
-    return type(error.__name__, (error, driver_operational_error), {"__module__": error.__module__, "__doc__": error.__doc__})
+    key = (error, driver_operational_error)
+    if key not in _joint:
+        _joint[key] = type(error.__name__, key, {"__module__": error.__module__, "__doc__": error.__doc__})
+    return _joint[key]

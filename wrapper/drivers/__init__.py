@@ -1,1 +1,27 @@
 """What differs per driver: how to connect, what its errors mean, which of its methods reach the network."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wrapper.errors import AwsWrapperError
+
+if TYPE_CHECKING:
+    from wrapper.drivers.base import DriverDialect
+
+
+def driver_dialect_for(target: Callable[..., Any] | None) -> DriverDialect:
+    """Return the dialect of the driver that a connect function belongs to. Raises `AwsWrapperError` when it is nobody's."""
+    if target is None:
+        raise AwsWrapperError("the driver's connect function is missing: pass it first, for example psycopg.Connection.connect")
+    if not callable(target):
+        raise AwsWrapperError(f"the first argument must be the driver's connect function, not {type(target).__name__}")
+    # Whoever holds psycopg's connect function has imported psycopg.
+    if "psycopg" in sys.modules:
+        from wrapper.drivers.psycopg import PsycopgDialect
+
+        if PsycopgDialect.recognises(target):
+            return PsycopgDialect(target)
+    raise AwsWrapperError(f"{target!r} belongs to no driver that is supported: pass psycopg.Connection.connect")

@@ -27,6 +27,8 @@ class DriverDialect(Protocol):
     default_plugins: ClassVar[str]
     # Methods that reach the network, by the names plugins subscribe to.
     network_bound_methods: ClassVar[frozenset[str]]
+    # Whether leaving `with connection:` commits.
+    commits_on_exit: ClassVar[bool]
 
     def knows_parameter(self, name: str) -> bool:
         """Whether the driver's connect function takes a parameter of this name."""
@@ -61,6 +63,10 @@ class DriverDialect(Protocol):
 
     def preflight(self, host: str, port: int, timeout: float, address: str | None = None) -> None:
         """Ask a host for one byte without logging in. Raises `OSError` when it does not answer within `timeout` seconds."""
+        ...
+
+    def fetches_from_network(self, cursor_class: type) -> bool:
+        """Whether fetching from a cursor of this class reaches the network."""
         ...
 
     def is_closed(self, connection: Any) -> bool:

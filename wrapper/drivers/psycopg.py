@@ -89,6 +89,7 @@ class PsycopgDialect:
     code: ClassVar[str] = "psycopg"
     engine: ClassVar[str] = "postgresql"
     default_plugins: ClassVar[str] = "failover_v2,host_monitoring_v2"
+    commits_on_exit: ClassVar[bool] = True
     network_bound_methods: ClassVar[frozenset[str]] = frozenset(
         {
             "Connection.commit",
@@ -187,7 +188,7 @@ class PsycopgDialect:
     def guard(self, connection: Any, listener: FailureListener) -> None:
         connection._failure_listener = listener
         if not isinstance(connection, _Guard):
-            connection.__class__ = _guarded(type(connection))
+            connection.__class__ = _guarded(connection.__class__)
 
     def fileno(self, connection: Any) -> int | None:
         try:
@@ -202,6 +203,9 @@ class PsycopgDialect:
             probe.sendall(_SSL_REQUEST)
             if not probe.recv(1):
                 raise ConnectionResetError("the server closed the connection")
+
+    def fetches_from_network(self, cursor_class: type) -> bool:
+        return issubclass(cursor_class, psycopg.ServerCursor)
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.dialects.base import RoleAnswer
 from wrapper.monitor.client import MonitorClient, start_thread
-from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, Topology, TopologyHost
+from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, TopologyHost
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class DirectSearch:
         for host in hosts:
             if host.key not in self._asked:
                 self._asked.add(host.key)
-                start_thread(lambda host=host: self._ask(host))
+                start_thread(partial(self._ask, host))
 
     def _ask(self, host: TopologyHost) -> None:
         session: ProbeSession | None = None
@@ -100,7 +101,8 @@ class DirectSearch:
                     answer = session.ask_role()
                 except Exception as error:  # noqa: BLE001  whatever the host does, the search goes on
                     logger.debug("direct search: %s: %s", host.key, error)
-                    session = _close(session)
+                    _close(session)
+                    session = None
                     time.sleep(_CONNECT_PAUSE * random.uniform(0.8, 1.2))
                 else:
                     self._found(host.key, answer)

@@ -1,0 +1,370 @@
+"""The wrapper connection: stands in for the driver's own and may lead to another host from one call to the next."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from wrapper.conninfo import extract
+from wrapper.cursor import refused, wrapped
+from wrapper.drivers import driver_dialect_for
+from wrapper.errors import TransactionResolutionUnknownError, for_driver
+from wrapper.monitor.generation import GENERATION
+from wrapper.plugin import Call, ConnectionEvent, Plugin
+from wrapper.plugin_service import PluginService
+from wrapper.settings import canonical, monitoring_prefix, split
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Calls:
+    """The compiled chains of one wrapper connection.
+
+    The driver's connection carries it (`_calls`), so that cursors reach it. It refers to the wrapper weakly: a connection that is
+    dropped without being closed is then collected at once, as the driver's own is.
+    """
+
+    def __init__(self, service: PluginService) -> None:
+        self._service = service
+        self._readers: list[Plugin] = service.manager.readers_of_shared_state()
+        self._chains: dict[str, Call] = {}
+        self.wrapper: Callable[[], AwsWrapperConnection | None] = lambda: None
+        # The generation of the shared state that was last looked at: the one comparison that a call pays for it.
+        self.seen = 0
+        self.execute = service.manager.compile("Cursor.execute", _driver_execute)
+        self.executemany = service.manager.compile("Cursor.executemany", _driver_executemany)
+
+    def look(self) -> None:
+        """The slow path before a call: the shared state has a new generation, or this is a forked child."""
+        wrapper = self.wrapper()
+        if wrapper is None or not self._readers:
+            self.seen = GENERATION[0]
+            return
+        wrapper.leave_parent()
+        self.seen = GENERATION[0]
+        for plugin in self._readers:
+            plugin.shared_state_changed()
+
+    def run(self, method: str, target: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run `call`, the driver's part of `method`, through the chain."""
+        chain = self._chains.get(method)
+        if chain is None:
+            chain = self._chains[method] = self._service.manager.compile(method, _driver_call)
+        return chain(target, call, *args, **kwargs)
+
+
+def _driver_execute(cursor: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return cursor.driver_class.execute(cursor, *args, **kwargs)
+
+
+def _driver_executemany(cursor: Any, /, *args: Any, **kwargs: Any) -> Any:
+    return cursor.driver_class.executemany(cursor, *args, **kwargs)
+
+
+def _driver_call(target: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return call(*args, **kwargs)
+
+
+class AwsWrapperConnection:
+    """A connection to a database cluster, in place of the driver's.
+
+    It is an instance of the driver's class as far as `isinstance` is concerned, and attributes it does not know are read from and
+    written to the driver's connection. Make one with `AwsWrapperConnection.connect`.
+    """
+
+    __slots__ = ("__weakref__", "_blocks", "_broken", "_calls", "_cursors", "_pid", "_service", "_target")
+
+    def __init__(self, service: PluginService, target: Any) -> None:
+        put = object.__setattr__
+        put(self, "_service", service)
+        put(self, "_target", target)
+        put(self, "_blocks", 0)
+        put(self, "_broken", False)
+        put(self, "_pid", os.getpid())
+        put(self, "_cursors", weakref.WeakSet())
+        put(self, "_calls", Calls(service))
+        self._calls.wrapper = weakref.ref(self)
+        target._calls = self._calls
+        service.attach(self)
+
+    @staticmethod
+    def connect(target: Callable[..., Any] | None = None, conninfo: str = "", **kwargs: Any) -> AwsWrapperConnection:
+        """Connect through the driver's connect function `target`, such as `psycopg.Connection.connect`.
+
+        `conninfo` is the driver's connection text, in which the wrapper's parameters may stand beside the driver's; keyword
+        arguments win over it. See docs/parameters.md for the parameters. Raises `AwsWrapperError` for a parameter that is
+        unknown or not valid, and whatever the driver raises when it cannot connect.
+        """
+        driver_dialect = driver_dialect_for(target)
+        assert target is not None
+        ours, text = extract(conninfo or "", lambda name: canonical(name) is not None or monitoring_prefix(name) is not None)
+        given = {**driver_dialect.parse_conninfo(text), **ours, **kwargs}
+        settings, parameters = split(given, driver_dialect.knows_parameter)
+        plugins = settings["plugins"] if settings["plugins"] is not None else driver_dialect.default_plugins
+        service = PluginService(target, driver_dialect, parameters, settings, plugins)
+        service.manager.init_host_provider(service, settings, lambda: None)
+        host_info = service.initial_connection_host_info
+        connection = service.connect(host_info, dict(parameters))
+        wrapper = AwsWrapperConnection(service, connection)
+        try:
+            if service.physical(connection) is not None and service.manager.plugins:
+                service.introduce(connection, needs_role=False)
+            service.manager.notify_connection_changed({ConnectionEvent.INITIAL_CONNECTION})
+        except BaseException:
+            service.discard(connection)
+            raise
+        wrapper._calls.seen = GENERATION[0]
+        return wrapper
+
+    # -- the driver's connection -----------------------------------------------------------------------------------------------
+
+    @property
+    def target_connection(self) -> Any:
+        """The driver's connection in use; it changes with a failover."""
+        return self._target
+
+    @property
+    def plugin_service(self) -> PluginService:
+        """The services that this connection's plugins use."""
+        return self._service  # type: ignore[no-any-return]
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._target)
+
+    def __getattr__(self, name: str) -> Any:
+        # A slot that is not filled yet must not send us round in circles.
+        if name.startswith("__") or name in AwsWrapperConnection.__slots__:
+            raise AttributeError(name)
+        return getattr(self._target, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._target, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._target, name)
+
+    def __repr__(self) -> str:
+        return f"<AwsWrapperConnection of {self._target!r}>"
+
+    @property
+    def connection(self) -> Any:
+        """This connection, as the driver's adaptation contexts have it."""
+        return self
+
+    # -- switching -------------------------------------------------------------------------------------------------------------
+
+    def switch_to(self, connection: Any) -> None:
+        """Lead to another driver connection from now on. Called through `PluginService.set_current_connection`.
+
+        The new connection gets the session state first, so that a failure leaves this one as it was.
+        """
+        service: PluginService = self._service
+        old = self._target
+        if connection is old:
+            return
+        if service.settings["transfer_session_state_on_switch"]:
+            service.driver_dialect.transfer_session_state(old, connection)
+        put = object.__setattr__
+        connection._calls = self._calls
+        put(self, "_target", connection)
+        put(self, "_broken", self._blocks > 0)
+        for cursor in list(self._cursors):
+            cursor.__class__ = refused(cursor.__class__)
+        self._cursors.clear()
+        self._calls.seen = GENERATION[0]
+        service.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
+
+    def leave_parent(self) -> None:
+        """In a forked child: let go of the parent's connection without touching it, and open one of our own to the same host."""
+        if self._pid == os.getpid():
+            return
+        service: PluginService = self._service
+        old = self._target
+        in_transaction = service.driver_dialect.is_in_transaction(old)
+        host_info = service.current_host_info
+        object.__setattr__(self, "_pid", os.getpid())
+        _inherited.append(old)
+        connection = service.connect(host_info, dict(service.parameters))
+        confirmed = service.introduce(connection, needs_role=False)
+        service.set_current_connection(connection, confirmed)
+        if in_transaction:
+            raise for_driver(TransactionResolutionUnknownError, service.driver_dialect.operational_error())(
+                "this process was forked while a transaction was open; the transaction is the parent's. The connection leads to "
+                "a session of this process now",
+                outcome="not_sent",
+            )
+
+    def _check_block(self) -> None:
+        if self._broken:
+            raise for_driver(TransactionResolutionUnknownError, self._service.driver_dialect.operational_error())(
+                "the connection was replaced inside an open block (transaction, pipeline, COPY or with): leave the outermost block "
+                "and start it again",
+                outcome="not_sent",
+            )
+
+    @contextmanager
+    def _block(self) -> Iterator[None]:
+        """Around everything that a switch must not happen inside of unnoticed. Leaving a broken one raises and commits nothing."""
+        put = object.__setattr__
+        put(self, "_blocks", self._blocks + 1)
+        try:
+            yield
+            self._check_block()
+        finally:
+            put(self, "_blocks", self._blocks - 1)
+            if self._blocks == 0:
+                put(self, "_broken", False)
+
+    @contextmanager
+    def driver_block(self, enter: str, leave: str, manager: Any) -> Iterator[Any]:
+        """A block of ours around a block of the driver's, whose entering and successful leaving go through the chain."""
+        with self._block():
+            inner = self._calls.run(enter, self._target, manager.__enter__)
+            try:
+                yield inner
+            except BaseException as error:
+                # The driver's block belongs to a connection that is gone; there is nothing left to roll back.
+                if self._broken or not manager.__exit__(type(error), error, error.__traceback__):
+                    raise
+            else:
+                self._check_block()
+                self._calls.run(leave, self._target, manager.__exit__, None, None, None)
+
+    def _look(self) -> None:
+        self._check_block()
+        if GENERATION[0] != self._calls.seen:
+            self._calls.look()
+
+    def _call(self, method: str, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Run a method of the driver's connection through the chain."""
+        self._look()
+        return self._calls.run(method, self._target, getattr(self._target, name), *args, **kwargs)
+
+    # -- DB-API ----------------------------------------------------------------------------------------------------------------
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a new cursor: the driver's own, with the plugin chain on the methods that reach the network."""
+        self._look()
+        cursor = self._target.cursor(*args, **kwargs)
+        driver_class = cursor.__class__
+        cursor.__class__ = wrapped(driver_class, self._service.driver_dialect.fetches_from_network(driver_class))
+        self._cursors.add(cursor)
+        return cursor
+
+    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+        """Execute a query on a new cursor and return the cursor (psycopg's shortcut)."""
+        binary = kwargs.pop("binary", False)
+        cursor = self.cursor(binary=True) if binary else self.cursor()
+        return cursor.execute(query, params, **kwargs) if params is not None else cursor.execute(query, **kwargs)
+
+    def commit(self) -> None:
+        """Commit the open transaction."""
+        self._call("Connection.commit", "commit")
+
+    def rollback(self) -> None:
+        """Roll the open transaction back."""
+        self._call("Connection.rollback", "rollback")
+
+    def tpc_begin(self, xid: Any) -> None:
+        """Begin a two-phase transaction."""
+        self._call("Connection.tpc_begin", "tpc_begin", xid)
+
+    def tpc_prepare(self) -> None:
+        """Perform the first phase of a two-phase transaction."""
+        self._call("Connection.tpc_prepare", "tpc_prepare")
+
+    def tpc_commit(self, *xid: Any) -> None:
+        """Commit a two-phase transaction."""
+        self._call("Connection.tpc_commit", "tpc_commit", *xid)
+
+    def tpc_rollback(self, *xid: Any) -> None:
+        """Roll a two-phase transaction back."""
+        self._call("Connection.tpc_rollback", "tpc_rollback", *xid)
+
+    def tpc_recover(self) -> Any:
+        """Return the two-phase transactions that wait for a decision."""
+        return self._call("Connection.tpc_recover", "tpc_recover")
+
+    def close(self) -> None:
+        """Close the connection; plugins let go of what they hold."""
+        self._target.close()
+        self.release_resources()
+
+    def release_resources(self) -> None:
+        """Let go of what plugins and the monitor's client hold for this connection; it goes on working as the driver's would."""
+        self._service.release_resources()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is closed; no network traffic."""
+        return bool(self._service.driver_dialect.is_closed(self._target))
+
+    # -- blocks ----------------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> AwsWrapperConnection:
+        object.__setattr__(self, "_blocks", self._blocks + 1)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """As the driver's: commit on success, roll back on an error, close. A block that met a switch commits nothing and
+        raises."""
+        try:
+            with self._leaving():
+                if exc_type is None:
+                    self._check_block()
+                    if self._service.driver_dialect.commits_on_exit and not self.is_closed:
+                        self.commit()
+        finally:
+            if exc_type is None:
+                exc_type, exc_value, traceback = sys.exc_info()
+            self._target.__exit__(exc_type, exc_value, traceback)
+            if self.is_closed:
+                self.release_resources()
+
+    @contextmanager
+    def _leaving(self) -> Iterator[None]:
+        put = object.__setattr__
+        try:
+            yield
+        finally:
+            put(self, "_blocks", self._blocks - 1)
+            put(self, "_broken", self._broken and self._blocks > 0)
+
+    def transaction(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
+        """A block that is a transaction (psycopg). Its `connection` is this one."""
+        self._look()
+        return self._transaction(self._target.transaction(*args, **kwargs))
+
+    @contextmanager
+    def _transaction(self, manager: Any) -> Iterator[Any]:
+        with self.driver_block("Connection.transaction", "Connection.commit", manager) as transaction:
+            transaction.__class__ = _leading_here(transaction.__class__)
+            yield transaction
+
+    def pipeline(self) -> AbstractContextManager[Any]:
+        """A block in pipeline mode (psycopg)."""
+        self._look()
+        return self.driver_block("Connection.pipeline", "Connection.pipeline", self._target.pipeline())
+
+
+@cache
+def _leading_here(transaction_class: Any) -> Any:
+    """Return the class of the driver's transactions with a `connection` that is the wrapper's."""
+
+    def connection(self: Any) -> Any:
+        return self._conn._calls.wrapper() or self._conn
+
+    return type(transaction_class.__name__, (transaction_class,), {"connection": property(connection)})
+
+
+# Connections of the process that this one was forked from: kept, so that nothing closes or rolls them back here.
+_inherited: list[Any] = []

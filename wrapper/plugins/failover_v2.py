@@ -1,0 +1,292 @@
+"""`failover_v2`: moves a connection to a working host of the wanted role when its own is lost or demoted.
+
+This is the shell around `wrapper.decisions.failover`: it notices, reports, performs the plan's steps and raises. The failed
+statement is never repeated here; `FailoverError.outcome` says whether the application may do so.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from wrapper.decisions.admission import admission_delay
+from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Wait, next_step
+from wrapper.drivers.base import DriverDialect
+from wrapper.drivers.classify import ErrorKind
+from wrapper.errors import (
+    FailoverError,
+    FailoverFailedError,
+    FailoverSuccessError,
+    Outcome,
+    TransactionResolutionUnknownError,
+    for_driver,
+)
+from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.generation import GENERATION
+from wrapper.monitor.handles import is_superseded
+from wrapper.plugin import CONNECT, Call, Plugin
+from wrapper.plugin_service import PREFLIGHT_TIMEOUT, Physical
+from wrapper.settings import Settings
+from wrapper.urls import EndpointKind, parse_endpoint
+
+if TYPE_CHECKING:
+    from wrapper.plugin_service import PluginService
+
+logger = logging.getLogger(__name__)
+
+# Waiting is a sleep-and-look loop on one integer: it works with threads, gevent, signals and thread-less uwsgi.
+_LOOK_INTERVAL = 0.005
+# While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
+_REPORT_INTERVAL = 0.25
+
+_DESCRIPTIONS = {
+    "network": "lost",
+    "read_only": "to a host that no longer takes writes",
+    "superseded": "to a writer that was replaced",
+}
+
+
+class FailoverV2Plugin(Plugin):
+    """Failover of one connection."""
+
+    reads_shared_state = True
+
+    def __init__(self, service: PluginService, settings: Settings) -> None:
+        self._service = service
+        self._driver = service.driver_dialect
+        self._settings = settings
+        mode = settings["failover_mode"]
+        kind = parse_endpoint(service.watch.host).kind if service.watch is not None else EndpointKind.OTHER
+        if mode is not None:
+            self.mode = FailoverMode(mode)
+        elif kind is EndpointKind.READER_CLUSTER:
+            self.mode = FailoverMode.READER_OR_WRITER
+        else:
+            self.mode = FailoverMode.STRICT_WRITER
+        # A proxy chooses the host itself, and there is nowhere to go from an endpoint that is not one TCP host.
+        self._enabled = service.watch is not None and kind is not EndpointKind.PROXY
+
+    @property
+    def subscribed_methods(self) -> set[str]:
+        return {CONNECT, *self._driver.network_bound_methods} if self._enabled else set()
+
+    # -- noticing --------------------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        target_driver_func: Callable[..., Any],
+        driver_dialect: DriverDialect,
+        host_info: HostInfo,
+        props: dict[str, Any],
+        is_initial_connection: bool,
+        connect_func: Callable[[], Any],
+    ) -> Any:
+        try:
+            return connect_func()
+        except Exception as error:
+            if not self._settings["enable_connect_failover"] or self._driver.classify(error) is not ErrorKind.NETWORK:
+                raise
+            if not any(view.topology.hosts for view in self._service.views):
+                raise  # nothing else is known
+            connection, _ = self._find(self._plan(time.monotonic()), host_info.key, error)
+            return connection
+
+    def bind(self, method_name: str, call: Call) -> Call:
+        service = self._service
+
+        def guarded(target: Any, /, *args: Any, **kwargs: Any) -> Any:
+            in_transaction = service.is_in_transaction
+            try:
+                return call(target, *args, **kwargs)
+            except Exception as error:
+                self._failed(error, in_transaction)
+                raise
+
+        return guarded
+
+    def shared_state_changed(self) -> None:
+        """Before a call: if the connection is known to be lost or to lead to the wrong host, fail over without sending."""
+        connection = self._service.current_connection
+        physical = self._service.physical(connection)
+        if physical is None or physical.handle is None or not self._enabled:
+            return
+        cause = self._cause_to_leave(connection, physical)
+        if cause is None:
+            return
+        in_transaction = self._driver.is_in_transaction(connection)
+        if in_transaction and cause == "superseded":
+            return  # let the server refuse: the transaction is the application's to end
+        self._fail_over(cause, in_transaction, "not_sent", physical.failed)
+
+    def _cause_to_leave(self, connection: Any, physical: Physical) -> str | None:
+        handle = physical.handle
+        if handle is None or self._driver.is_closed(connection):
+            # Closed by the application, or broken and noticed: a broken one has `failed`.
+            return "network" if physical.failed is not None else None
+        if physical.failed is not None or handle.aborted_by is not None:
+            return "network"
+        cluster = self._service.cluster
+        if cluster is None:
+            return None
+        if self.mode is FailoverMode.STRICT_WRITER and is_superseded(handle, cluster):
+            return "superseded"
+        evidence = cluster.health.get(handle.key)
+        if evidence is not None and evidence.is_failing and handle.is_severed():
+            return "network"
+        return None
+
+    def _failed(self, error: Exception, in_transaction: bool) -> None:
+        """Look at an error on its way to the application; returns if it is the application's own business."""
+        if isinstance(error, FailoverError):
+            return
+        connection = self._service.current_connection
+        physical = self._service.physical(connection)
+        if physical is None:
+            return
+        kind = self._driver.classify(error)
+        if kind is ErrorKind.READ_ONLY and self.mode is FailoverMode.STRICT_WRITER:
+            if self._is_demoted(connection, physical):
+                self._fail_over("read_only", in_transaction, "unknown", error)
+        elif kind is ErrorKind.NETWORK and self._is_lost(connection, physical, error):
+            self._fail_over("network", in_transaction, "unknown", error)
+
+    def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
+        """Whether a network error is about this connection: a function such as dblink may raise one of its own."""
+        if self._driver.is_closed(connection):
+            return physical.failed is not None or physical.handle is None or physical.handle.is_open
+        if getattr(getattr(error, "diag", None), "severity_nonlocalized", None) in ("FATAL", "PANIC"):
+            return True
+        return physical.handle is not None and physical.handle.is_severed()
+
+    def _is_demoted(self, connection: Any, physical: Physical) -> bool:
+        """Whether a refused write means that the host lost its role, rather than a read-only transaction of the application's."""
+        demoted = self._driver.is_demoted(connection)
+        if demoted is not None:
+            return demoted
+        cluster = self._service.cluster
+        return cluster is not None and cluster.topology.writer not in (None, physical.host_info.key)
+
+    # -- performing ------------------------------------------------------------------------------------------------------------
+
+    def _plan(self, now: float) -> Plan:
+        timeout = self._settings["failover_timeout_sec"]
+        direct_after = DIRECT_AFTER if self._service.client.is_live else 0.0
+        return Plan(self.mode, since=now, started=now, deadline=now + timeout, direct_after=direct_after)
+
+    def _fail_over(self, cause: str, in_transaction: bool, outcome: Outcome, error: BaseException | None) -> None:
+        """Replace the connection and raise what the application must know."""
+        now = time.monotonic()
+        service = self._service
+        old = service.current_connection
+        physical = service.physical(old)
+        assert physical is not None
+        lost = physical.host_info
+        was = _DESCRIPTIONS[cause]
+        logger.info("connection to %s is %s; looking for another host (%s)", lost, was, self.mode.value)
+        service.report(physical, cause if cause != "superseded" else "network")
+        service.discard(old)
+        connection, host = self._find(self._plan(now), lost.key, error, outcome)
+        service.set_current_connection(connection, host)
+        elapsed = time.monotonic() - now
+        logger.info("failed over from %s to %s in %.3f s", lost, host, elapsed)
+        if in_transaction:
+            raise self._error(
+                TransactionResolutionUnknownError,
+                f"the connection to {lost.get_host_and_port()} was {was} while a transaction was open; whether it was committed is "
+                f"unknown. The connection leads to {host.get_host_and_port()} now: start the transaction again",
+                outcome,
+                error,
+            ) from error
+        raise self._error(
+            FailoverSuccessError,
+            f"the connection to {lost.get_host_and_port()} was {was} and leads to {host.get_host_and_port()} now; "
+            + ("nothing was sent: repeat the call" if outcome == "not_sent" else "the call may have been carried out"),
+            outcome,
+            error,
+        ) from error
+
+    def _error(self, kind: type[FailoverError], text: str, outcome: Outcome, error: BaseException | None) -> FailoverError:
+        return for_driver(kind, self._driver.operational_error())(text, outcome=outcome, driver_error=error)
+
+    def _find(self, plan: Plan, lost: str, error: BaseException | None, outcome: Outcome = "not_sent") -> tuple[Any, HostInfo]:
+        """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""
+        service = self._service
+        reported_at = plan.started
+        self._wait_for_admission(lost)
+        while True:
+            seen = GENERATION[0]
+            now = time.monotonic()
+            step = next_step(plan, service.views, now)
+            if isinstance(step, GiveUp):
+                raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
+            if isinstance(step, Attempt):
+                candidate = self._choose(step.candidates)
+                try:
+                    return self._try(candidate, plan.deadline - now)
+                except Exception as attempt_error:
+                    kind = self._driver.classify(attempt_error)
+                    if kind is ErrorKind.LOGIN:
+                        raise
+                    logger.info("failover: %s was no success: %s", candidate.key, attempt_error)
+                    plan = plan.failed_at(candidate.key, time.monotonic())
+                    self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
+                continue
+            if isinstance(step, Wait):
+                if step.search:
+                    service.search_directly()
+                if now - reported_at >= _REPORT_INTERVAL:
+                    reported_at = now
+                    self._report(lost, "network")
+                until = min(now + _REPORT_INTERVAL, plan.deadline)
+                if not step.search:
+                    until = min(until, plan.started + plan.direct_after)
+                while GENERATION[0] == seen and time.monotonic() < until:
+                    time.sleep(_LOOK_INTERVAL)
+
+    def _wait_for_admission(self, lost: str) -> None:
+        """Where many connections move at once, spread them out."""
+        expected = max((view.health[lost].connections for view in self._service.views if lost in view.health), default=0)
+        time.sleep(admission_delay(expected, random.random()))
+
+    def _report(self, key: str, error: str) -> None:
+        if self._service.watch is not None:
+            self._service.client.report(self._service.watch, key, error)
+
+    def _choose(self, candidates: tuple[Candidate, ...]) -> Candidate:
+        if len(candidates) == 1:
+            return candidates[0]
+        hosts = {candidate.key: self._service.host_by_key(candidate.key).with_role(candidate.role) for candidate in candidates}
+        strategy = self._settings["failover_reader_host_selector_strategy"]
+        chosen = self._service.get_host_info_by_strategy(HostRole.UNKNOWN, strategy, tuple(hosts.values()))
+        return next((candidate for candidate in candidates if hosts[candidate.key] == chosen), candidates[0])
+
+    def _try(self, candidate: Candidate, time_left: float) -> tuple[Any, HostInfo]:
+        """Connect through the rest of the chain and have the host itself confirm the role, on this very connection."""
+        service = self._service
+        host = service.host_by_key(candidate.key)
+        service.preflight(host, max(0.001, min(PREFLIGHT_TIMEOUT, time_left)))
+        connection = service.connect(host, dict(service.parameters), plugin_to_skip=self)
+        try:
+            confirmed = service.introduce(connection, needs_role=True)
+            if confirmed.role is not candidate.role:
+                raise _WrongRole(f"{candidate.key} is a {confirmed.role.value}, not a {candidate.role.value}")
+        except BaseException:
+            service.discard(connection)
+            raise
+        return connection, confirmed
+
+
+class _WrongRole(Exception):
+    """A host denied, on our own connection, the role that it was believed to have."""
+
+
+class FailoverV2PluginFactory:
+    """Makes the plugin for one connection."""
+
+    @staticmethod
+    def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
+        assert isinstance(props, Settings)
+        return FailoverV2Plugin(plugin_service, props)

@@ -1,0 +1,75 @@
+"""`host_monitoring_v2`: ends connections to hosts that went silent.
+
+The shared monitor asks every host continuously; this plugin tells the client thread how its connections want the evidence judged.
+Nothing is added to a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from wrapper.decisions.verdict import Sensitivity
+from wrapper.drivers.base import DriverDialect
+from wrapper.hosts import HostInfo
+from wrapper.plugin import CONNECT, FORCE_CONNECT, Plugin
+from wrapper.settings import Settings
+
+if TYPE_CHECKING:
+    from wrapper.plugin_service import PluginService
+
+
+class HostMonitoringV2Plugin(Plugin):
+    """Marks every connection it sees opening with the connection's own interval and count."""
+
+    # For the sake of a fork: a child's first call makes its own client.
+    reads_shared_state = True
+
+    def __init__(self, service: PluginService, settings: Settings) -> None:
+        self._service = service
+        self._sensitivity = Sensitivity(settings.seconds("failure_detection_interval_ms"), settings["failure_detection_count"])
+        self._enabled = settings["failure_detection_enabled"]
+
+    @property
+    def subscribed_methods(self) -> set[str]:
+        if not self._enabled:
+            return set()
+        return {CONNECT, FORCE_CONNECT, *self._service.driver_dialect.network_bound_methods}
+
+    def connect(
+        self,
+        target_driver_func: Callable[..., Any],
+        driver_dialect: DriverDialect,
+        host_info: HostInfo,
+        props: dict[str, Any],
+        is_initial_connection: bool,
+        connect_func: Callable[[], Any],
+    ) -> Any:
+        connection = connect_func()
+        physical = self._service.physical(connection)
+        if physical is not None and physical.handle is not None:
+            physical.handle.sensitivity = self._sensitivity
+        return connection
+
+    def force_connect(
+        self,
+        target_driver_func: Callable[..., Any],
+        driver_dialect: DriverDialect,
+        host_info: HostInfo,
+        props: dict[str, Any],
+        is_initial_connection: bool,
+        force_connect_func: Callable[[], Any],
+    ) -> Any:
+        return self.connect(target_driver_func, driver_dialect, host_info, props, is_initial_connection, force_connect_func)
+
+    def bind(self, method_name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        return call
+
+
+class HostMonitoringV2PluginFactory:
+    """Makes the plugin for one connection."""
+
+    @staticmethod
+    def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
+        assert isinstance(props, Settings)
+        return HostMonitoringV2Plugin(plugin_service, props)
