@@ -56,22 +56,23 @@ _TCP_USER_TIMEOUT_MS = 15000
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
-class _Guard:
-    """Mixed into a connection's class: tells the listener of every failure at psycopg's single I/O point."""
+@cache
+def _guarded(connection_class: type) -> type:
+    """Return `connection_class` with a guard on psycopg's single I/O point, which tells the connection's listener of failures.
 
-    _failure_listener: FailureListener
+    A single base: an object can change its class to one with the same layout only, and a second base would alter it.
+    """
+    driver_wait = connection_class.wait  # type: ignore[attr-defined]
 
-    def wait(self, *args: Any, **kwargs: Any) -> Any:
+    def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().wait(*args, **kwargs)  # type: ignore[misc]
+            return driver_wait(self, *args, **kwargs)
         except psycopg.OperationalError as error:
             self._failure_listener.physical_failure(self, error)
             raise
 
-
-@cache
-def _guarded(connection_class: type) -> type:
-    return type(connection_class.__name__, (_Guard, connection_class), {"__module__": connection_class.__module__})
+    names = {"wait": wait, "is_guarded": True, "__module__": connection_class.__module__}
+    return type(connection_class.__name__, (connection_class,), names)
 
 
 @cache
@@ -187,7 +188,7 @@ class PsycopgDialect:
 
     def guard(self, connection: Any, listener: FailureListener) -> None:
         connection._failure_listener = listener
-        if not isinstance(connection, _Guard):
+        if not hasattr(connection, "is_guarded"):
             connection.__class__ = _guarded(connection.__class__)
 
     def fileno(self, connection: Any) -> int | None:

@@ -52,9 +52,9 @@ class MonitorClient:
     (then the process works without a monitor). `heard_at`: when the monitor last gave a sign of life, CLOCK_MONOTONIC seconds.
     """
 
-    def __init__(self, paths: MonitorPaths | None, *, may_start: bool = True) -> None:
+    def __init__(self, paths: MonitorPaths | None) -> None:
         self.paths = paths
-        self.may_start = may_start
+        self.may_start = False
         self.pid = os.getpid()
         self.identity = Client(self.pid, process_started(self.pid), secrets.token_hex(8))
         self.state = SharedState()
@@ -196,7 +196,8 @@ def start_thread(function: Callable[[], None]) -> None:
     start(function, ())
 
 
-_client: MonitorClient | None = None
+# By whether they use the monitor: connections with monitor_mode=off share one that has no sockets and no thread.
+_clients: dict[bool, MonitorClient] = {}
 _lock = _thread.allocate_lock()
 # Clients of processes we were forked from: kept so that nothing of theirs (ZeroMQ contexts above all) is finalized here.
 _inherited: list[MonitorClient] = []
@@ -208,47 +209,55 @@ def current_client(mode: str = "auto") -> MonitorClient:
 
     Never fails: a directory that cannot be used is logged, once per process, and leaves a client that works without a monitor.
     """
-    global _client, _hooked, _lock
-    client = _client
-    if client is not None and client.pid == os.getpid():
-        client.may_start = client.may_start or mode == "auto"
-        return client
-    if client is not None:
-        # The lock may have been held by another thread at the moment of the fork.
-        _lock = _thread.allocate_lock()
+    uses_monitor = mode != "off"
+    client = _clients.get(uses_monitor)
+    if client is None or client.pid != os.getpid():
+        client = _make_client(uses_monitor)
+    if mode == "auto":
+        client.may_start = True
+    return client
+
+
+def _make_client(uses_monitor: bool) -> MonitorClient:
+    global _hooked
+    _forget_parent()
     with _lock:
-        if _client is not None and _client.pid == os.getpid():
-            return _client
-        if _client is not None:
-            _inherited.append(_client)
-            _client.abandon()
-        try:
-            paths = prepare()
-        except MonitorDirectoryError as error:
-            logger.warning("working without the shared monitor: %s", error)
-            paths = None
-        _client = MonitorClient(paths, may_start=mode == "auto")
+        if uses_monitor in _clients:
+            return _clients[uses_monitor]
+        paths = None
+        if uses_monitor:
+            try:
+                paths = prepare()
+            except MonitorDirectoryError as error:
+                logger.warning("working without the shared monitor: %s", error)
+        client = _clients[uses_monitor] = MonitorClient(paths)
         advance()
         if not _hooked:
             _hooked = True
             atexit.register(_at_exit)
-            os.register_at_fork(after_in_child=_after_fork)
-        return _client
+            os.register_at_fork(after_in_child=_forget_parent)
+        return client
 
 
-def _after_fork() -> None:
-    if _client is not None and _client.pid != os.getpid():
-        current_client("auto" if _client.may_start else "attach")
+def _forget_parent() -> None:
+    """In a forked child: drop the parent's clients without closing or shutting anything of theirs."""
+    global _lock
+    if not any(client.pid != os.getpid() for client in _clients.values()):
+        return
+    # Another thread of the parent may have held the lock at the moment of the fork.
+    _lock = _thread.allocate_lock()
+    inherited = list(_clients.values())
+    _clients.clear()
+    _inherited.extend(inherited)
+    for client in inherited:
+        client.abandon()
 
 
 def _at_exit() -> None:
-    if _client is not None:
-        _client.close()
+    for client in list(_clients.values()):
+        client.close()
 
 
 def close_client() -> None:
-    """Stop this process's client thread, if it runs, and forget its state."""
-    global _client
-    client, _client = _client, None
-    if client is not None and client.pid == os.getpid():
-        client.close()
+    """Stop this process's client thread, if it runs. The next connection starts it again."""
+    _at_exit()
