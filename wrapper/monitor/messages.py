@@ -1,8 +1,10 @@
 """What travels between workers and the monitor: MessagePack envelopes over two ZeroMQ sockets.
 
 * **Events** (monitor's XPUB, workers' SUB): two frames, the topic and an `Envelope`. One topic per cluster with its own sequence
-  numbers, `HEARTBEAT_TOPIC` and `JOURNAL_TOPIC`.
+  numbers, `HEARTBEAT_TOPIC` and `JOURNAL_TOPIC`. A new connection is welcomed with *one* frame, `HEARTBEAT_TOPIC` itself (a SUB
+  that subscribes to heartbeats receives it); a real heartbeat follows within milliseconds of each subscription taken in.
 * **Control** (monitor's ROUTER, workers' DEALER): one frame, an `Envelope` whose `seq` numbers the request; the answer repeats it.
+  A request with seq 0 gets no answer. Messages that answer nothing (`NeedCredentials`) have seq 0.
 
 The envelope is decoded first and the body second, so that a kind or an enum member this version does not know costs only that
 message, never the stream. Unknown kinds are skipped and consume their seq. Unknown fields are ignored. Enumerations are open

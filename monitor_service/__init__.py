@@ -1,0 +1,1 @@
+"""The shared monitor: one process per host and user that watches databases and publishes what it knows to all workers."""

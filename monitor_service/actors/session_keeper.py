@@ -1,0 +1,133 @@
+"""One session to one host, opened when it is needed and thrown away at the first trouble: what both actors share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from monitor_service.cadence import CONNECT_PAUSE
+from monitor_service.resolver import ResolveError
+from monitor_service.sessions import ProbeError
+from monitor_service.sessions.preflight import preflight
+from wrapper.drivers.classify import ErrorKind
+from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT
+
+if TYPE_CHECKING:
+    from monitor_service.cluster import Cluster
+    from monitor_service.sessions.psycopg import ProbeSession
+
+
+class SessionKeeper:
+    """Holds at most one session to `host`."""
+
+    def __init__(self, cluster: Cluster, key: str, host: str, port: int) -> None:
+        self._cluster = cluster
+        self._services = cluster.services
+        self._key = key
+        self._host = host
+        self._port = port
+        self._session: ProbeSession | None = None
+        self._next_connect = 0.0
+        self.address: str | None = None
+        self.asked_at = 0.0  # when the last question was sent
+
+    @property
+    def has_session(self) -> bool:
+        return self._session is not None
+
+    async def ask(self, query: str, timeout: float) -> list[tuple[Any, ...]]:
+        """Return the rows of `query`, on the session at hand or else on a new one. Raises `ProbeError`.
+
+        A session that the server has dropped says nothing of the server, so its question is asked again on a new one. Silence is
+        final: the next call starts with a new session.
+        """
+        if self._session is not None and self._address_has_changed():
+            self.drop()
+        if self._session is not None:
+            try:
+                return await self._ask(query, timeout)
+            except ProbeError as error:
+                if error.kind != REFUSED:
+                    raise
+        await self._open(timeout)
+        return await self._ask(query, timeout)
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call back once when the idle session is closed by the server."""
+        if self._session is not None:
+            self._session.watch(callback)
+
+    def drop(self) -> None:
+        """Throw the session away; no question may be running."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def shut(self) -> None:
+        """End a running question."""
+        if self._session is not None:
+            self._session.shut()
+
+    async def _ask(self, query: str, timeout: float) -> list[tuple[Any, ...]]:
+        assert self._session is not None
+        self.asked_at = monotonic()
+        try:
+            return await self._session.ask(query, timeout)
+        except ProbeError as error:
+            # A missing right is no fault of the session.
+            if error.error is not ErrorKind.PRIVILEGE:
+                self.drop()
+            raise
+
+    def _address_has_changed(self) -> bool:
+        assert self._session is not None
+        try:
+            address = self._services.resolver.cached(self._host)
+        except OSError:
+            return False  # the hosts file is being replaced: what worked keeps working
+        return address is not None and address != self._session.address
+
+    async def _open(self, timeout: float) -> None:
+        wait = self._next_connect - monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        settings = self._cluster.settings
+        self.asked_at = monotonic()
+        self._next_connect = self.asked_at + CONNECT_PAUSE
+        try:
+            self.address = await self._services.resolver.resolve(self._host, settings.connect_timeout)
+        except ResolveError as error:
+            raise ProbeError(OURS, str(error)) from error
+        self.asked_at = monotonic()
+        try:
+            await preflight(self.address, self._port, timeout, self._services.guard)
+        except ProbeError as error:
+            if error.kind == SILENT:
+                self._next_connect = 0.0  # its own time-out was the pause
+            raise
+        picked = self._cluster.book.pick(self._key, monotonic(), time())
+        if picked is None:
+            self._cluster.lacks_login(self._key)
+            raise ProbeError(ANSWERED, "no login to try now", ErrorKind.LOGIN)
+        fingerprint, offer = picked
+        decided = False
+        try:
+            session_class = await self._services.drivers.session_class()
+            self._session = await session_class.open(
+                offer.parameters, self._host, self.address, self._port, timeout=settings.connect_timeout, guard=self._services.guard
+            )
+            decided = True
+            self._cluster.login_accepted(fingerprint, self._key)
+        except ProbeError as error:
+            if error.error is ErrorKind.LOGIN:
+                decided = True
+                self._cluster.login_refused(fingerprint, self._key, error.detail)
+            if error.kind == SILENT:
+                # It answered the pre-flight: the host is there, it only does not let us in.
+                raise ProbeError(ANSWERED, error.detail, ErrorKind.BUSY) from error
+            raise
+        finally:
+            if not decided:
+                self._cluster.book.undecided(fingerprint, self._key)

@@ -1,0 +1,44 @@
+"""How long to wait before asking again. Pure: times and a random number in, seconds out."""
+
+from __future__ import annotations
+
+from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
+
+# Seconds. Hundreds of machines may be asking a cluster in recovery: the longer an outage lasts, the slower they ask.
+PANIC_SHORTEST = 0.010
+PANIC_LONGEST = 0.250
+PANIC_SHARE = 1 / 50
+# After this long nobody is waiting any more.
+PANIC_GIVES_UP = 300.0
+# Between two attempts to connect to one host, unless the server was silent: then the attempt's own time-out has passed already.
+CONNECT_PAUSE = 0.100
+# Between two questions to one host, whatever the number of hints.
+SHORTEST = 0.010
+
+
+def panic_pause(outage: float, chance: float) -> float:
+    """Return the seconds between two questions to one host, `outage` seconds into the search; `chance` in [0, 1) spreads askers."""
+    return min(max(outage * PANIC_SHARE, PANIC_SHORTEST), PANIC_LONGEST) * (0.75 + 0.5 * chance)
+
+
+def pause(kind: str, interval: float, *, has_session: bool, slow: bool, outage: float | None, chance: float) -> float:
+    """Return the seconds from the end of one probe to the start of the next.
+
+    `kind`: how the last one ended. `outage`: seconds since the cluster's writer was lost, None when all is well. `slow`: a login or
+    a right is missing, so haste would only add failing logins.
+    """
+    if kind == SILENT:
+        return 0.0
+    shortest = 0.0 if has_session else CONNECT_PAUSE
+    if slow:
+        return max(interval, shortest)
+    if outage is not None and outage < PANIC_GIVES_UP:
+        return max(panic_pause(outage, chance), shortest)
+    if kind == ANSWERED:
+        return interval * (0.95 + 0.1 * chance) if has_session else max(min(interval, 1.0), shortest)
+    return max(min(interval, PANIC_LONGEST if kind == REFUSED else interval), shortest)
+
+
+def login_backoff(failures: int) -> float:
+    """Return the seconds before an offer that failed `failures` times in a row may be tried again: 1, 2, 4 … 60."""
+    return float(min(2 ** max(failures - 1, 0), 60))

@@ -1,0 +1,318 @@
+"""One watched cluster: its actors, its view, and what of it has been published. The rules are in `topology` and `evidence`; this
+is their shell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic, time
+
+from msgspec.structs import replace
+
+from monitor_service import topology
+from monitor_service.actors.host_health import HostHealthActor
+from monitor_service.actors.topology import TopologyActor
+from monitor_service.context import Context
+from monitor_service.credentials import CredentialBook
+from monitor_service.evidence import Probe, is_due, is_own_trouble, judge
+from monitor_service.registry import Identity, effective
+from wrapper.dialects import DatabaseDialect
+from wrapper.monitor.messages import NeedCredentials, Settings, WatchRequest
+from wrapper.monitor.state import (
+    SILENT,
+    ClusterState,
+    ClusterUpdate,
+    HealthUpdate,
+    HostHealth,
+    Topology,
+    TopologyHost,
+    TopologyUpdate,
+)
+
+# Seconds. Changes that nobody waits for (aliases, clients) are published together.
+COALESCE = 0.05
+# Seconds between two requests for login values to the same clients.
+ASK_AGAIN = 5.0
+# Seconds between probes of a cluster that is only kept warm.
+WARM_INTERVAL = 1.0
+
+
+class Cluster:
+    """A cluster that is being watched. `on_members` is called when hosts joined or left."""
+
+    def __init__(
+        self,
+        context: Context,
+        topic: str,
+        dialect: DatabaseDialect,
+        request: WatchRequest,
+        on_members: Callable[[Cluster], None],
+    ) -> None:
+        self.services = context
+        self.topic = topic
+        self.dialect = dialect
+        self.book = CredentialBook()
+        self.settings: Settings = request.settings
+        self.watches: frozenset[str] = frozenset()
+        self.started = monotonic()
+        self.deserted_at: float | None = None
+        self.host_actors: dict[str, HostHealthActor] = {}
+        self.topology_actor = TopologyActor(self) if dialect.is_topology_aware else None
+        hosts = request.seed.hosts or (TopologyHost(request.watch.host, request.watch.port),)
+        self.view = topology.start(request.seed, hosts, dialect.is_topology_aware, monotonic())
+        self._on_members = on_members
+        self._published: dict[str, HostHealth] = {}
+        self._published_topology = Topology()
+        self._published_at = 0.0
+        self._clients = 0
+        self._connections: dict[str, int] = {}
+        self._flush: asyncio.TimerHandle | None = None
+        self._asked_for_login = float("-inf")
+        self._blames_itself = False
+
+    # -- life ------------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Publish what the seed says and begin to watch."""
+        self.refresh_interest()
+        self._publish_all()
+        self._fit_actors()
+        if self.topology_actor is not None:
+            self.services.supervisor.start(self.topology_actor)
+
+    def stop(self) -> None:
+        """Stop watching. Nothing is published any more."""
+        if self._flush is not None:
+            self._flush.cancel()
+        for actor in self.host_actors.values():
+            self.services.supervisor.stop(actor.name)
+        self.host_actors.clear()
+        if self.topology_actor is not None:
+            self.services.supervisor.stop(self.topology_actor.name)
+
+    def identity(self) -> Identity:
+        return Identity(self.topic, self.dialect.code, frozenset(self.view.health), self.watches)
+
+    def refresh_interest(self) -> None:
+        """Take over what live leases want: settings, login values, aliases, counts."""
+        registry = self.services.registry
+        requests = registry.requests(self.topic)
+        settings = effective(request.settings for request in requests)
+        if settings is None:
+            self.deserted_at = self.deserted_at or monotonic()
+            settings = replace(self.settings, interval=max(self.settings.interval, WARM_INTERVAL))
+        else:
+            self.deserted_at = None
+        has_news = self.book.replace(registry.offers(self.topic))
+        self.watches |= {request.watch.key for request in requests}
+        self._clients = len(registry.leases_of(self.topic))
+        has_news = has_news or settings.interval < self.settings.interval
+        self.settings = settings
+        if has_news:
+            self.poke()
+        self.publish_soon()
+
+    def absorb(self, other: Cluster) -> None:
+        """Take over the aliases of a cluster that proved to be this one."""
+        self.watches |= other.watches
+        self.refresh_interest()
+
+    # -- what actors ask -------------------------------------------------------------------------------------------------------
+
+    def outage(self) -> float | None:
+        """Seconds since the search for the writer began, None when calm."""
+        return self.view.outage(monotonic())
+
+    def instance_id(self, key: str) -> str:
+        """The name the cluster's table gives to a host, empty when it gives none."""
+        return next((host.id for host in self.view.hosts if host.key == key), "")
+
+    def is_failing(self, key: str) -> bool:
+        health = self.view.health.get(key)
+        return health is not None and health.is_failing
+
+    def membership_source(self) -> TopologyHost | None:
+        """Where to read the membership: the writer when it answers, else a host that answers and claims nothing unproved."""
+        answering = [
+            host
+            for host in self.view.hosts
+            if (health := self.view.health[host.key]).accepting
+            and not health.is_failing
+            and (health.role != topology.WRITER or host.key == self.view.writer.writer)
+        ]
+        return min(answering, key=lambda host: (host.key != self.view.writer.writer, host.key), default=None)
+
+    # -- what actors tell ------------------------------------------------------------------------------------------------------
+
+    def on_probe(self, key: str, probe: Probe) -> None:
+        """Take the end of a probe in, and publish what follows from it in the same step."""
+        self.services.settle()
+        before = self.view.health.get(key)
+        if before is None:
+            return  # left the cluster while it was being asked
+        health = judge(before, probe, self.settings.interval)
+        if probe.kind == SILENT and self._is_own_trouble(health):
+            return
+        known_session = before.accepting
+        self._step(*topology.on_probe(self.view, health, monotonic(), time()), changed=key)
+        if not known_session and health.accepting and self.topology_actor is not None and not self.topology_actor.has_session:
+            self.topology_actor.poke()
+
+    def on_table(self, hosts: tuple[TopologyHost, ...], read_from: str) -> None:
+        """Take the membership in."""
+        known = set(self.view.health)
+        self._step(*topology.on_table(self.view, hosts, read_from, monotonic()))
+        if set(self.view.health) != known:
+            self._fit_actors()
+            self._publish_all()
+            self._on_members(self)
+        elif monotonic() - self._published_at >= self.settings.topology_refresh:
+            self._publish_topology()  # load and lag figures
+
+    def on_report(self, host: str, error: str, at: float) -> None:
+        """Take a worker's hint in: every host is asked at once."""
+        key = next((one.key for one in self.view.hosts if host in (one.key, one.host)), host)
+        now = monotonic()
+        self._step(*topology.on_report(self.view, key, error, at, now))
+        self.poke(hinted_at=at)
+
+    def on_pause(self) -> None:
+        """Void what was measured across a pause of our own, and ask again."""
+        self.view = topology.on_pause(self.view, monotonic())
+        self._publish_all()
+        self.poke()
+
+    def note(self, subject: str, event: str, evidence: str) -> None:
+        self.services.publisher.journal(subject, event, evidence, self.topic)
+
+    # -- logins ----------------------------------------------------------------------------------------------------------------
+
+    def login_accepted(self, fingerprint: bytes, key: str) -> None:
+        """A server let an offer in: hosts that waited for that may use it."""
+        self.book.accepted(fingerprint, key)
+        for actor in self.host_actors.values():
+            if actor.key != key and not actor.has_session:
+                actor.poke()
+
+    def login_refused(self, fingerprint: bytes, key: str, detail: str) -> None:
+        """A server refused an offer: the next one is tried, and when there is none the clients are asked."""
+        self.book.refused(fingerprint, key, monotonic())
+        self.note(key, "LOGIN REFUSED", detail)
+        if self.book.is_exhausted(time()):
+            self.lacks_login(key)
+        else:
+            for actor in self.host_actors.values():
+                if not actor.has_session:
+                    actor.poke()
+
+    def lacks_login(self, key: str) -> None:
+        """Ask the clients for login values when no offer is left to try."""
+        now = monotonic()
+        if not self.book.is_exhausted(time()) or now - self._asked_for_login < ASK_AGAIN:
+            return
+        self._asked_for_login = now
+        reason = f"no login value offered works on {key}" if len(self.book) else "no login value was offered"
+        for lease in self.services.registry.leases_of(self.topic):
+            for interest in lease.interests.values():
+                if interest.topic == self.topic:
+                    self.services.tell(lease.route, NeedCredentials(interest.request.watch.key, reason))
+        self.note(key, "NEEDS LOGIN", reason)
+
+    # -- publishing ------------------------------------------------------------------------------------------------------------
+
+    def state(self) -> ClusterState:
+        """The whole state at this moment."""
+        health = {
+            key: replace(one, interval=self.settings.interval, connections=self._connections.get(key, 0))
+            for key, one in self.view.health.items()
+        }
+        return ClusterState(
+            topic=self.topic,
+            dialect=self.dialect.code,
+            watches=tuple(sorted(self.watches)),
+            topology=self.view.topology,
+            health=health,
+            clients=self._clients,
+        )
+
+    def publish_soon(self) -> None:
+        """Publish the whole state with the next batch of changes that nobody waits for."""
+        if self._flush is None and self._published:
+            self._flush = asyncio.get_running_loop().call_later(COALESCE, self._publish_all)
+
+    def refresh_counts(self) -> None:
+        """Publish the numbers of connections when they have changed."""
+        connections = self.services.registry.connections(self.topic)
+        if connections != self._connections:
+            self._connections = connections
+            self.publish_soon()
+
+    def poke(self, hinted_at: float | None = None) -> None:
+        """Ask every host at once."""
+        for actor in self.host_actors.values():
+            actor.poke(hinted_at)
+
+    def _step(self, view: topology.View, notes: list[topology.Note], changed: str | None = None) -> None:
+        search_began = view.searching_since is not None and self.view.searching_since is None
+        self.view = view
+        if changed is not None:
+            health = view.health[changed]
+            actor = self.host_actors.get(changed)
+            hinted_at = actor.hinted_at if actor is not None else None
+            searching = view.searching_since is not None
+            if is_due(self._published.get(changed), health, hinted_at=hinted_at, searching=searching):
+                self._publish_health(health)
+        if _essence(view.topology) != _essence(self._published_topology):
+            self._publish_topology()
+        for note in notes:
+            self.note(note.subject, note.event, note.evidence)
+        if search_began:
+            self.poke()
+            if self.topology_actor is not None:
+                self.topology_actor.poke()
+
+    def _publish_health(self, health: HostHealth) -> None:
+        self._published[health.key] = health
+        counted = replace(health, connections=self._connections.get(health.key, 0))
+        self.services.publisher.publish(self.topic, HealthUpdate(counted))
+
+    def _publish_topology(self) -> None:
+        self._published_topology = self.view.topology
+        self._published_at = monotonic()
+        self.services.publisher.publish(self.topic, TopologyUpdate(self.view.topology))
+
+    def _publish_all(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        self._published = dict(self.view.health)
+        self._published_topology = self.view.topology
+        self._published_at = monotonic()
+        self.services.publisher.publish(self.topic, ClusterUpdate(self.state()))
+
+    def _fit_actors(self) -> None:
+        """One actor per member."""
+        for key in set(self.host_actors) - set(self.view.health):
+            self.services.supervisor.stop(self.host_actors.pop(key).name)
+        for host in self.view.hosts:
+            if host.key not in self.host_actors:
+                actor = self.host_actors[host.key] = HostHealthActor(self, host)
+                self.services.supervisor.start(actor)
+
+    def _is_own_trouble(self, health: HostHealth) -> bool:
+        clusters = [
+            [health if host.key == health.key else host for host in cluster.view.health.values()]
+            for cluster in self.services.clusters.values()
+            if cluster.deserted_at is None
+        ]
+        blames_itself = is_own_trouble(clusters)
+        if blames_itself and not self._blames_itself:
+            self.note(health.key, "OWN TROUBLE", "every host of every cluster fell silent together: not counted against them")
+        self._blames_itself = blames_itself
+        return blames_itself
+
+
+def _essence(value: Topology) -> Topology:
+    """What of a topology is worth a message: not the passing of time, nor load figures."""
+    hosts = tuple(replace(host, cpu=None, lag_ms=None) for host in value.hosts)
+    return replace(value, hosts=hosts, rank=0.0, read_at=0.0, read_from="")

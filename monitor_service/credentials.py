@@ -1,0 +1,103 @@
+"""Which login to try on which host, and when. Pure: offers, outcomes and times in; an offer, or the reason for none, out.
+
+At most one failing login per offer and back-off step: an offer that has never worked is tried by one host at a time, so a wrong
+password costs one attempt, not one per host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from monitor_service.cadence import login_backoff
+from wrapper.monitor.messages import Offer
+
+_SALT = os.urandom(16)
+
+
+def fingerprint(offer: Offer) -> bytes:
+    """Return what tells two offers apart without holding their values."""
+    text = msgspec.msgpack.encode(sorted((name, str(value)) for name, value in offer.parameters.items()))
+    return hashlib.blake2b(text, key=_SALT).digest()
+
+
+@dataclass(slots=True)
+class _Record:
+    proved: bool = False
+    trial: str | None = None  # the host that is trying it for the first time
+    failures: int = 0  # in a row, until any host accepts it
+    not_before: float = 0.0
+    refused_by: dict[str, float] = field(default_factory=dict)  # host -> not before
+
+
+class CredentialBook:
+    """What became of each offer of one cluster."""
+
+    def __init__(self) -> None:
+        self._offers: list[tuple[bytes, Offer]] = []
+        self._records: dict[bytes, _Record] = {}
+
+    def replace(self, offers: Iterable[Offer]) -> bool:
+        """Take over the live offers, newest first; return whether one is new. Records of offers that are gone are forgotten, and
+        their values with them."""
+        found: dict[bytes, Offer] = {}
+        for offer in offers:
+            found.setdefault(fingerprint(offer), offer)
+        self._offers = list(found.items())
+        has_news = not self._records.keys() >= found.keys()
+        self._records = {key: self._records.get(key) or _Record() for key in found}
+        return has_news
+
+    def pick(self, host: str, now: float, wall: float) -> tuple[bytes, Offer] | None:
+        """Return the offer that `host` should log in with now, None when there is none. `wall`: seconds since the Unix epoch."""
+        for key, offer in self._offers:
+            record = self._records[key]
+            if offer.expires_at is not None and offer.expires_at <= wall:
+                continue
+            if record.refused_by.get(host, 0.0) > now or record.not_before > now:
+                continue
+            if not record.proved:
+                if record.trial is not None and record.trial != host:
+                    return None  # its first trial is running; its outcome decides for all hosts
+                record.trial = host
+            return key, offer
+        return None
+
+    def accepted(self, key: bytes, host: str) -> None:
+        """Record that the server let the offer in."""
+        record = self._records.get(key)
+        if record is not None:
+            record.proved, record.trial, record.failures, record.not_before = True, None, 0, 0.0
+            record.refused_by.pop(host, None)
+
+    def refused(self, key: bytes, host: str, now: float) -> None:
+        """Record a login error."""
+        record = self._records.get(key)
+        if record is None:
+            return
+        record.trial = None
+        record.failures += 1
+        until = now + login_backoff(record.failures)
+        record.refused_by[host] = until
+        if not record.proved:
+            record.not_before = until
+
+    def undecided(self, key: bytes, host: str) -> None:
+        """Record that the attempt ended without a word on the login."""
+        record = self._records.get(key)
+        if record is not None and record.trial == host:
+            record.trial = None
+
+    def is_exhausted(self, wall: float) -> bool:
+        """Whether every offer has expired or was refused the last time: the clients have to be asked for a new one."""
+        return not any(
+            (offer.expires_at is None or offer.expires_at > wall) and self._records[key].failures == 0
+            for key, offer in self._offers
+        )
+
+    def __len__(self) -> int:
+        return len(self._offers)

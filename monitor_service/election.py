@@ -1,0 +1,98 @@
+"""One monitor per directory: an exclusive flock on a file that is never unlinked, whose text is the epoch.
+
+The kernel releases the lock however the process ends. Binding a socket proves nothing: a second `bind` of an `ipc://` path silently
+takes it over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from wrapper.monitor.paths import MonitorPaths
+
+
+class Election:
+    """The lock of one monitor. `epoch` is this run's number, larger than that of every earlier run."""
+
+    def __init__(self, paths: MonitorPaths) -> None:
+        self._paths = paths
+        self._descriptor: int | None = None
+        self._identities: dict[Path, tuple[int, int]] = {}
+        self.epoch = 0
+
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free, and raise the epoch under it."""
+        path = self._paths.lock
+        while True:
+            # Python opens with O_CLOEXEC: no child inherits the lock.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            if _identity(path) == _identity(descriptor):
+                break
+            # Somebody replaced the file between open and lock: the one that has the name counts.
+            os.close(descriptor)
+        self._descriptor = descriptor
+        self.epoch = _next_epoch(os.pread(descriptor, 64, 0))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{self.epoch}\n".encode(), 0)
+        self._remember(path)
+        return True
+
+    def own(self, sockets: tuple[Path, ...]) -> None:
+        """Remember the sockets that were bound under the lock."""
+        for path in sockets:
+            self._remember(path)
+
+    def lost(self) -> str | None:
+        """Return what of the monitor's files is no longer its own, None when all is well."""
+        for path, identity in self._identities.items():
+            if _identity(path) != identity:
+                return str(path)
+        return None
+
+    def release(self) -> None:
+        """Give the lock up; the last act of a monitor."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _remember(self, path: Path) -> None:
+        identity = _identity(path)
+        if identity is not None:
+            self._identities[path] = identity
+
+
+def is_held(paths: MonitorPaths) -> bool:
+    """Whether some process holds the lock (that is: whether a monitor runs, or starts)."""
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _next_epoch(text: bytes) -> int:
+    # The clock as a floor: should the file be lost, a worker that remembers an earlier epoch still sees a larger one.
+    stored = int(text) if text.strip().isdigit() else 0
+    return max(stored + 1, int(time.time()))
+
+
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(file) if isinstance(file, int) else os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,110 @@
+"""The events socket: one topic and one sequence per cluster, heartbeats, and the journal with its ring."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import Counter, deque
+from time import monotonic, time
+
+import zmq
+
+from wrapper.monitor.messages import (
+    HEARTBEAT_TOPIC,
+    JOURNAL_TOPIC,
+    MAX_MESSAGE_BYTES,
+    Heartbeat,
+    Journal,
+    Message,
+    encode,
+)
+from wrapper.monitor.state import Update
+
+logger = logging.getLogger(__name__)
+
+RING = 1000
+# Messages that may wait for one slow subscriber before it loses some and sees a gap.
+HIGH_WATER_MARK = 1000
+# Seconds. New subscribers are greeted together: a thousand of them may come at once.
+GREETING_DELAY = 0.01
+# Subscriptions read per turn of the loop.
+BATCH = 500
+
+
+class Publisher:
+    """Publishes on an XPUB socket. A subscriber first gets the welcome (one frame, `HEARTBEAT_TOPIC`), and a heartbeat soon after
+    its subscription was taken in."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], epoch: int) -> None:
+        self.epoch = epoch
+        self.ring: deque[Journal] = deque(maxlen=RING)
+        self.counters: Counter[str] = Counter()
+        self.seqs: dict[str, int] = {}
+        self._beats = 0
+        self._greeting: asyncio.TimerHandle | None = None
+        self._socket = context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._socket.setsockopt(zmq.XPUB_WELCOME_MSG, HEARTBEAT_TOPIC.encode())
+
+    def bind(self, url: str) -> None:
+        self._socket.bind(url)
+
+    def start(self) -> None:
+        """Begin to read subscriptions on the running loop."""
+        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
+        self._drain()
+
+    def stop(self) -> None:
+        """Publish nothing any more."""
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        if self._greeting is not None:
+            self._greeting.cancel()
+        self._socket.close()
+
+    def publish(self, topic: str, update: Update) -> None:
+        """Send an update of a cluster under its next sequence number."""
+        self._send(topic, update, self._next(topic))
+
+    def heartbeat(self) -> None:
+        """Say that the loop runs, and how far every topic has come."""
+        self._beats += 1
+        beat = Heartbeat(at=monotonic(), pid=os.getpid(), seqs=dict(self.seqs))
+        self._send(HEARTBEAT_TOPIC, beat, self._beats)
+
+    def journal(self, subject: str, event: str, evidence: str = "", cluster: str = "") -> None:
+        """Keep a transition in the ring, tell whoever follows, and write one line to the log."""
+        entry = Journal(at=time(), subject=subject, event=event, evidence=evidence, cluster=cluster)
+        self.ring.append(entry)
+        logger.info("%s %s: %s", subject, event, evidence)
+        self._send(JOURNAL_TOPIC, entry, self._next(JOURNAL_TOPIC))
+
+    def _next(self, topic: str) -> int:
+        self.seqs[topic] = self.seqs.get(topic, 0) + 1
+        return self.seqs[topic]
+
+    def _send(self, topic: str, message: Message, seq: int) -> None:
+        if self._socket.closed:
+            return
+        data = encode(message, epoch=self.epoch, topic=topic, seq=seq)
+        # XPUB never blocks: a subscriber that is too slow loses the message and sees the gap.
+        self._socket.send_multipart([topic.encode(), data], zmq.NOBLOCK)
+        self.counters["published"] += 1
+
+    def _drain(self) -> None:
+        for _ in range(BATCH):
+            if self._socket.closed or not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+                return
+            frame = self._socket.recv(zmq.NOBLOCK)
+            if frame[:1] not in (b"\x00", b"\x01"):
+                self.counters["garbage"] += 1
+            elif frame[:1] == b"\x01" and self._greeting is None:
+                self._greeting = asyncio.get_running_loop().call_later(GREETING_DELAY, self._greet)
+        asyncio.get_running_loop().call_soon(self._drain)
+
+    def _greet(self) -> None:
+        self._greeting = None
+        self.heartbeat()

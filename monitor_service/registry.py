@@ -1,0 +1,172 @@
+"""Who watches what: leases, the watches they hold, and what follows from them. No I/O and no clock: times are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from wrapper.monitor.messages import Client, Offer, Settings, WatchRequest
+
+MAX_WATCHES_PER_CLIENT = 64
+MAX_CLIENTS = 20_000
+# Seconds; what a request may ask for. The lower bound keeps one client from turning probes into load.
+SHORTEST_INTERVAL = 0.02
+LONGEST = 86_400.0
+
+
+@dataclass(slots=True)
+class Interest:
+    """One watch of one client: the request that made it and the topic of the cluster it leads to. `order`: larger is newer."""
+
+    request: WatchRequest
+    topic: str
+    order: int
+
+
+@dataclass(slots=True)
+class Lease:
+    """A client's right to be served until `expires`. `route`: how the control socket reaches it."""
+
+    client: Client
+    route: bytes
+    expires: float
+    interests: dict[str, Interest] = field(default_factory=dict)
+    connections: dict[str, int] = field(default_factory=dict)
+
+
+def complaint(request: WatchRequest) -> str | None:
+    """Return what is wrong with a watch request, naming the field and what is allowed; None when it can be served."""
+    settings = request.settings
+    for name, shortest in (
+        ("interval", SHORTEST_INTERVAL),
+        ("topology_refresh", SHORTEST_INTERVAL),
+        ("high_refresh", 0.01),
+        ("connect_timeout", 0.05),
+    ):
+        value = getattr(settings, name)
+        if not shortest <= value <= LONGEST:
+            return f"settings.{name}={value!r} seconds is not between {shortest:g} and {LONGEST:g}"
+    hosts = [(host.host, host.port) for host in request.seed.hosts] or [(request.watch.host, request.watch.port)]
+    for host, port in hosts:
+        if not host or len(host) > 255 or not 0 < port < 65536:
+            return f"host {host!r}, port {port} is not an endpoint: give a host name and a port between 1 and 65535"
+    return None
+
+
+class Registry:
+    """All live leases."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self.lease_seconds = lease_seconds
+        self.leases: dict[Client, Lease] = {}
+        self._order = 0
+
+    def is_full(self, request: WatchRequest) -> bool:
+        """Whether the request would go over the bound on clients or on watches per client."""
+        lease = self.leases.get(request.client)
+        if lease is None:
+            return len(self.leases) >= MAX_CLIENTS
+        return request.watch.key not in lease.interests and len(lease.interests) >= MAX_WATCHES_PER_CLIENT
+
+    def watch(self, request: WatchRequest, topic: str, route: bytes, now: float) -> None:
+        """Register or replace a client's watch, and renew its lease."""
+        lease = self.leases.get(request.client)
+        if lease is None:
+            lease = self.leases[request.client] = Lease(request.client, route, now + self.lease_seconds)
+        self._order += 1
+        lease.route = route
+        lease.expires = now + self.lease_seconds
+        lease.interests[request.watch.key] = Interest(request, topic, self._order)
+
+    def renew(self, client: Client, connections: dict[str, int], route: bytes, now: float) -> bool:
+        """Keep a lease; False when there is none."""
+        lease = self.leases.get(client)
+        if lease is None:
+            return False
+        lease.route = route
+        lease.expires = now + self.lease_seconds
+        lease.connections = connections
+        return True
+
+    def release(self, client: Client) -> Lease | None:
+        """Give a lease up."""
+        return self.leases.pop(client, None)
+
+    def lapse(self, now: float) -> list[Lease]:
+        """Remove and return the leases that have lapsed."""
+        lapsed = [lease for lease in self.leases.values() if lease.expires <= now]
+        for lease in lapsed:
+            del self.leases[lease.client]
+        return lapsed
+
+    def extend(self, seconds: float) -> None:
+        """Lengthen all leases by a pause of our own, during which no renewal could be heard."""
+        for lease in self.leases.values():
+            lease.expires += seconds
+
+    def move(self, topic: str, into: str) -> None:
+        """Lead all watches of one cluster to another."""
+        for interest in self._interests(topic):
+            interest.topic = into
+
+    def leases_of(self, topic: str) -> list[Lease]:
+        """Return the leases with a watch that leads to the cluster."""
+        return [lease for lease in self.leases.values() if any(i.topic == topic for i in lease.interests.values())]
+
+    def requests(self, topic: str) -> list[WatchRequest]:
+        """Return the live watch requests of a cluster, newest first."""
+        found = sorted(self._interests(topic), key=lambda interest: interest.order, reverse=True)
+        return [interest.request for interest in found]
+
+    def offers(self, topic: str) -> list[Offer]:
+        """Return the login values of live clients for a cluster, newest first."""
+        return [request.offer for request in self.requests(topic) if request.offer is not None]
+
+    def connections(self, topic: str) -> dict[str, int]:
+        """Return the number of open connections of live clients per host key."""
+        total: dict[str, int] = {}
+        for lease in self.leases_of(topic):
+            for key, count in lease.connections.items():
+                total[key] = total.get(key, 0) + count
+        return total
+
+    def _interests(self, topic: str) -> Iterator[Interest]:
+        for lease in self.leases.values():
+            for interest in lease.interests.values():
+                if interest.topic == topic:
+                    yield interest
+
+
+def effective(settings: Iterable[Settings]) -> Settings | None:
+    """Return the settings in force for a cluster: the tightest of all live watches; None without any. The template that says
+    something wins over the one that says nothing."""
+    found = list(settings)
+    if not found:
+        return None
+    templates = [one.instance_template for one in found if one.instance_template != "?"]
+    return Settings(
+        interval=min(one.interval for one in found),
+        topology_refresh=min(one.topology_refresh for one in found),
+        high_refresh=min(one.high_refresh for one in found),
+        instance_template=templates[0] if templates else "?",
+        connect_timeout=min(one.connect_timeout for one in found),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a session has proved a cluster to be: its dialect and the hosts that belong to it. `names`: explicit cluster ids."""
+
+    topic: str
+    dialect: str
+    hosts: frozenset[str]
+    watches: frozenset[str]
+
+
+def same_cluster(known: Iterable[Identity], dialect: str, hosts: frozenset[str], watch_key: str) -> list[str]:
+    """Return the topics of the clusters that a proof belongs to: equal dialect and a host in common. A watch that brings no hosts
+    belongs where its endpoint led others before."""
+    same = [one for one in known if one.dialect == dialect]
+    if hosts:
+        return [one.topic for one in same if one.hosts & hosts]
+    return [one.topic for one in same if watch_key in one.watches][:1]
