@@ -363,7 +363,11 @@ def _leading_here(transaction_class: Any) -> Any:
     def connection(self: Any) -> Any:
         return self._conn._calls.wrapper() or self._conn
 
-    return type(transaction_class.__name__, (transaction_class,), {"connection": property(connection)})
+    return type(
+        transaction_class.__name__,
+        (transaction_class,),
+        {"connection": property(connection), "__module__": transaction_class.__module__},
+    )
 
 
 # Connections of the process that this one was forked from: kept, so that nothing closes or rolls them back here.

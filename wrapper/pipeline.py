@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -101,6 +100,8 @@ def parse_codes(text: str) -> list[str]:
                 f"plugins={text!r}: the plugin {code!r} of the AWS Advanced Python Wrapper does not exist here yet; available: "
                 f"{', '.join(sorted(_REGISTRY))}"
             )
+        import difflib  # for errors only
+
         near = difflib.get_close_matches(code, _REGISTRY, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise AwsWrapperError(f"plugins={text!r}: unknown plugin code {code!r}; {hint}available: {', '.join(sorted(_REGISTRY))}")

@@ -6,7 +6,6 @@ driver is called. Text, numbers and booleans are accepted alike, wherever they c
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -312,6 +311,8 @@ def split(parameters: Mapping[str, Any], driver_names: Callable[[str], bool]) ->
 
 def unknown(name: str, candidates: Iterable[str], shown: str | None = None) -> AwsWrapperError:
     """Return the error for a name that nobody knows, with the nearest names as a hint. The value may be a secret: not shown."""
+    import difflib  # for errors only
+
     near = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.7)
     hint = f"; did you mean {', '.join(near)}?" if near else "; see the parameter table in docs/parameters.md"
     return AwsWrapperError(f"unknown parameter {shown or name!r}: neither the wrapper nor the driver knows it{hint}")

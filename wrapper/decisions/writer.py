@@ -45,7 +45,8 @@ def consider(state: WriterState, claims: Iterable[Claim], readers: Iterable[str]
       the writer until one of them stops claiming;
     * no live claim at all changes nothing: a writer is replaced, not voted out.
     """
-    state = replace(state, superseded=state.superseded - set(readers))
+    admitted = frozenset(readers)
+    state = replace(state, superseded=state.superseded - admitted)
     live = sorted((claim for claim in claims if claim.live), key=lambda claim: claim.rank, reverse=True)
     eligible = [claim for claim in live if claim.rank >= state.rank or claim.key == state.holder]
     if not eligible:
@@ -65,5 +66,5 @@ def consider(state: WriterState, claims: Iterable[Claim], readers: Iterable[str]
         term=state.term + 1,
         rank=best.rank,
         holder=best.key,
-        superseded=(state.superseded | lost) - {best.key},
+        superseded=(state.superseded | lost) - admitted - {best.key},
     )

@@ -12,7 +12,6 @@ import _thread
 import atexit
 import logging
 import os
-import secrets
 import sys
 import time
 import weakref
@@ -56,7 +55,7 @@ class MonitorClient:
         self.paths = paths
         self.may_start = False
         self.pid = os.getpid()
-        self.identity = Client(self.pid, process_started(self.pid), secrets.token_hex(8))
+        self.identity = Client(self.pid, process_started(self.pid), os.urandom(8).hex())
         self.state = SharedState()
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +30,8 @@ def start_monitor(paths: MonitorPaths) -> bool:
     The child detaches itself (new session, closed descriptors) and exits at once when another monitor holds the election lock, so a
     needless start does no harm.
     """
+    import subprocess  # rarely needed, and not small
+
     with open(paths.starter_lock, "ab") as starter:
         try:
             fcntl.flock(starter, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,142 @@
+"""The pure decisions, by the case files in tests/spec and by properties."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wrapper.decisions.admission import LONGEST, admission_delay
+from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Wait, next_step
+from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
+from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
+from wrapper.decisions.writer import Claim, WriterState, consider
+from wrapper.errors import AwsWrapperError, UnsupportedOperationError
+from wrapper.hosts import HostAvailability, HostInfo, HostRole
+from wrapper.monitor.state import ClusterState, HostHealth, Topology, TopologyHost
+
+SPEC = Path(__file__).parents[1] / "spec"
+
+
+def cases(name: str) -> list[Any]:
+    document = json.loads((SPEC / f"{name}.json").read_text())
+    return [pytest.param(case, id=case["name"]) for case in document["cases"]]
+
+
+@pytest.mark.parametrize("case", cases("verdicts"))
+def test_verdict(case: dict[str, Any]) -> None:
+    evidence = HostHealth("a:1", **case["evidence"])
+    sensitivity = Sensitivity(case["interval"], case["count"])
+    assert is_down(evidence, sensitivity, superseded=case.get("superseded", False)) is case["down"]
+
+
+def test_evidence_is_about_connections_that_are_older_than_the_failing_run() -> None:
+    evidence = HostHealth("a:1", failing_since=10.0)
+    assert covers(evidence, opened_at=9.9)
+    assert not covers(evidence, opened_at=10.1)
+    assert is_path_alive(evidence, last_received=10.2)
+    assert not is_path_alive(evidence, last_received=9.0)
+
+
+@pytest.mark.parametrize("case", cases("writers"))
+def test_writer(case: dict[str, Any]) -> None:
+    state = WriterState()
+    for step in case["steps"]:
+        claims = [Claim(claim[0], float(claim[1]), live=len(claim) == 2) for claim in step["claims"]]
+        state = consider(state, claims, step.get("readers", ()))
+        assert (state.writer, state.term) == (step["writer"], step["term"]), step
+        assert list(state.conflict) == step.get("conflict", []), step
+
+
+claims_strategy = st.lists(
+    st.builds(Claim, key=st.sampled_from("abc"), rank=st.integers(0, 5).map(float), live=st.booleans()),
+    max_size=3,
+    unique_by=lambda claim: claim.key,
+)
+
+
+@given(st.lists(claims_strategy, max_size=12))
+def test_the_accepted_rank_never_falls_and_a_term_is_never_reused(history: list[list[Claim]]) -> None:
+    state = WriterState()
+    seen: dict[int, str] = {}
+    for claims in history:
+        after = consider(state, claims)
+        assert after.rank >= state.rank
+        assert after.term in (state.term, state.term + 1)
+        if after.writer is not None:
+            assert seen.setdefault(after.term, after.writer) == after.writer
+            assert not after.conflict
+        state = after
+
+
+def cluster_of(case: dict[str, Any]) -> ClusterState:
+    health = {key: HostHealth(key, role=role, proved_at=at) for key, (role, at) in case["hosts"].items()}
+    hosts = tuple(TopologyHost(key, 1) for key in case["hosts"])
+    return ClusterState("t", topology=Topology(hosts=hosts, writer=case["writer"]), health=health)
+
+
+@pytest.mark.parametrize("case", cases("failover"))
+def test_failover_step(case: dict[str, Any]) -> None:
+    plan = Plan(FailoverMode(case["mode"]), since=100.0, started=100.0, deadline=110.0, attempts=case.get("attempts", {}))
+    step = next_step(plan, [cluster_of(case)], case["now"])
+    if case["step"] == "attempt":
+        assert isinstance(step, Attempt)
+        assert sorted(candidate.key for candidate in step.candidates) == case["hosts_out"]
+    elif case["step"] == "give_up":
+        assert isinstance(step, GiveUp)
+        assert "a" in step.reason
+    else:
+        assert step == Wait(search=case["step"] == "search")
+
+
+def test_the_newest_of_two_views_wins() -> None:
+    old = cluster_of({"writer": "a", "hosts": {"a": ["writer", 99.0]}})
+    new = cluster_of({"writer": "b", "hosts": {"b": ["writer", 100.5]}})
+    plan = Plan(FailoverMode.STRICT_WRITER, since=100.0, started=100.0, deadline=110.0)
+    step = next_step(plan, [old, new], 100.6)
+    assert isinstance(step, Attempt)
+    assert step.candidates[0].key == "b"
+
+
+hosts_strategy = st.lists(
+    st.builds(
+        HostInfo,
+        host=st.sampled_from(["a", "b", "c", "d"]),
+        port=st.just(1),
+        role=st.sampled_from([HostRole.READER, HostRole.WRITER]),
+        availability=st.sampled_from(list(HostAvailability)),
+        weight=st.integers(0, 9),
+    ),
+    max_size=4,
+    unique_by=lambda host: host.host,
+)
+
+
+@given(st.sampled_from(STRATEGIES), hosts_strategy, st.floats(0, 1, exclude_max=True), st.integers(0, 1000))
+def test_a_choice_is_always_eligible(strategy: str, hosts: list[HostInfo], draw: float, turn: int) -> None:
+    eligible = [host for host in hosts if host.role is HostRole.READER and host.availability is HostAvailability.AVAILABLE]
+    chosen = choose(strategy, hosts, HostRole.READER, draw, turn=turn)
+    assert chosen in eligible if eligible else chosen is None
+
+
+def test_round_robin_is_fair_by_weight() -> None:
+    hosts = [HostInfo("a", 1, HostRole.READER), HostInfo("b", 1, HostRole.READER, host_id="instance-b")]
+    weights = parse_weights("round_robin_host_weight_pairs", "a:1, instance-b:3")
+    turns = [choose("round_robin", hosts, HostRole.READER, 0.0, weights=weights, turn=turn) for turn in range(8)]
+    assert [host.host for host in turns if host is not None] == ["a", "b", "b", "b"] * 2
+
+
+def test_bad_strategy_and_weights_are_named() -> None:
+    with pytest.raises(UnsupportedOperationError, match="fastest"):
+        choose("fastest", [], None, 0.0)
+    with pytest.raises(AwsWrapperError, match=r"round_robin_host_weight_pairs.*'a:0'"):
+        parse_weights("round_robin_host_weight_pairs", "a:0")
+
+
+@given(st.integers(0, 100_000), st.floats(0, 1, exclude_max=True))
+def test_admission_is_bounded(expected: int, draw: float) -> None:
+    assert 0.0 <= admission_delay(expected, draw) <= LONGEST
