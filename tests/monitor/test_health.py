@@ -1,0 +1,168 @@
+"""One host: what each fault becomes as evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from wrapper.decisions.verdict import Sensitivity, is_down
+from wrapper.monitor.messages import NeedCredentials, Offer
+from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
+
+from .harness import MonitorProcess, Worker
+from .servers import PASSWORD, Server, eventually
+
+
+def watched(worker: Worker, server: Server, **changes: object) -> str:
+    topic = worker.watch(server, **changes)
+    worker.until(lambda: worker.writer(topic), "the first proof")
+    return topic
+
+
+def test_a_watch_is_published_with_a_proof(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server)
+    cluster = worker.cluster(topic)
+    assert cluster.topology.writer == server.key
+    assert cluster.topology.term == 1
+    assert cluster.writer_proved_at is not None
+    assert cluster.watches == (f"postgresql://{server.address}:{server.port}/",)
+    assert worker.health(topic, server).address == server.address
+    assert server.sessions() == 1
+
+
+def test_a_calm_host_costs_no_messages(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server, interval=0.05)
+    worker.follow(0.3)
+    before = len(worker.updates)
+    probes = worker.status()["clusters"][0]["hosts"][0]["probes"]
+    worker.follow(0.5)
+    assert len(worker.updates) == before
+    assert worker.status()["clusters"][0]["hosts"][0]["probes"] > probes
+    snapshot = worker.snapshot(*worker.cluster(topic).watches)
+    assert (snapshot.clusters[0].health[server.key].proved_at or 0) > time.monotonic() - 0.5
+
+
+def test_a_killed_server_is_known_at_once_without_any_hint(worker: Worker, server: Server) -> None:
+    # The interval is so long that only the closed session can have told.
+    topic = watched(worker, server, interval=30.0)
+    server.kill()
+    worker.until(lambda: worker.health(topic, server).kind == REFUSED, "the refusal", timeout=5)
+    assert not worker.health(topic, server).accepting
+    server.start()
+    worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "the restarted server", timeout=5)
+    assert worker.writer(topic) == server.key
+
+
+@pytest.mark.parametrize("interval", [1.0, 0.1])
+def test_a_hung_server_is_silent_within_the_bound(worker: Worker, server: Server, interval: float) -> None:
+    topic = watched(worker, server, interval=interval)
+    hung_at = time.monotonic()
+    server.hang()
+    sensitivity = Sensitivity(interval, 3)
+    worker.until(lambda: is_down(worker.health(topic, server), sensitivity), "three silent probes")
+    evidence = worker.health(topic, server)
+    assert evidence.failing_since is not None
+    assert evidence.failed_at is not None
+    assert evidence.failing_since >= hung_at - 0.6 * interval
+    assert evidence.failed_at - hung_at <= (sensitivity.count + 1) * interval + 0.1
+    assert evidence.last_answer is not None
+    server.resume()
+    worker.until(lambda: not worker.health(topic, server).is_failing, "the resumed server")
+
+
+def test_a_dropped_session_is_no_failure(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server, interval=30.0)
+    proved_at = worker.health(topic, server).proved_at
+    assert proved_at is not None
+    server.drop_sessions()
+    eventually(lambda: server.sessions() == 1, "a new session")
+    worker.follow(0.2)
+    assert all(not update.health.is_failing for _, update in worker.updates if type(update).__name__ == "HealthUpdate"), (
+        worker.journal
+    )
+
+
+def test_a_report_brings_a_proof_younger_than_the_report(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server, interval=30.0)
+    for _ in range(3):
+        at = worker.report(topic, server)
+        worker.until(lambda at=at: (worker.cluster(topic).writer_proved_at or 0) > at, "a proof after the report", timeout=5)  # type: ignore[misc]
+    stale = worker.report(topic, server, at=time.monotonic() - 5)
+    assert stale
+    eventually(lambda: worker.status()["counters"].get("stale hints") == 1, "the stale hint to be dropped")
+
+
+def test_a_burst_of_reports_is_few_probes(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server, interval=30.0)
+    before = worker.status()["clusters"][0]["hosts"][0]["probes"]
+    for _ in range(500):
+        at = worker.report(topic, server)
+    worker.until(lambda: (worker.cluster(topic).writer_proved_at or 0) > at, "a proof after the last report")
+    probes = worker.status()["clusters"][0]["hosts"][0]["probes"] - before
+    assert 1 <= probes < 100
+
+
+def test_a_login_error_is_an_answer_and_clients_are_asked(worker: Worker, server: Server) -> None:
+    topic = worker.watch(server, offer=Offer({"user": "app", "password": "wrong", "dbname": "postgres"}))
+    worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "an answer")
+    health = worker.health(topic, server)
+    assert not health.accepting
+    assert not health.is_failing
+    worker.renew()
+    asked = [message for message in worker.unasked if isinstance(message, NeedCredentials)]
+    assert asked[0].watch in worker.cluster(topic).watches
+    # At most one failing login per back-off step, however often the host is probed.
+    worker.follow(0.5)
+    assert len(worker.events_named("LOGIN REFUSED")) == 1
+    worker.watch(server)
+    worker.until(lambda: worker.health(topic, server).accepting, "the login with the right password")
+    assert "wrong" not in str(worker.status())
+    assert PASSWORD not in str(worker.status())
+
+
+def test_a_wrong_newer_offer_falls_back_to_the_older_right_one(
+    new_worker: Callable[[], Worker], server: Server, monitor: MonitorProcess
+) -> None:
+    right, wrong = new_worker(), new_worker()
+    topic = watched(right, server)
+    wrong.watch(server, offer=Offer({"user": "app", "password": "also wrong", "dbname": "postgres"}))
+    server.drop_sessions()
+    right.until(lambda: right.events_named("LOGIN REFUSED"), "the wrong offer to be tried")
+    eventually(lambda: server.sessions() == 1, "the login with the older offer")
+    right.until(lambda: right.health(topic, server).accepting, "the proof")
+    log = monitor.log.read_text()
+    assert "also wrong" not in log
+    assert PASSWORD not in log
+
+
+def test_too_many_connections_is_an_answer_but_no_candidate(worker: Worker, server: Server) -> None:
+    topic = worker.watch(server, offer=Offer({"user": "limited", "password": PASSWORD, "dbname": "postgres"}))
+    worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "an answer")
+    health = worker.health(topic, server)
+    assert not health.accepting
+    assert "too many connections" in health.detail
+    worker.follow(0.3)
+    assert worker.events_named("LOGIN REFUSED") == []
+
+
+@pytest.mark.parametrize("hung", [False, True])
+def test_a_stopped_monitor_blames_nobody(monitor: MonitorProcess, worker: Worker, server: Server, hung: bool) -> None:
+    topic = watched(worker, server, interval=0.1)
+    monitor.pause()
+    if hung:
+        server.hang()
+    time.sleep(2.0)  # the pause itself is what is being tested
+    before = time.monotonic()
+    monitor.resume()
+    worker.until(lambda: worker.events_named("PAUSED"), "the monitor to notice its pause")
+    if hung:
+        worker.until(lambda: is_down(worker.health(topic, server), Sensitivity(0.1, 3)), "evidence collected after the pause")
+        assert (worker.health(topic, server).failing_since or 0) >= before
+        server.resume()
+    else:
+        worker.follow(0.5)
+        silent = [u for _, u in worker.updates if type(u).__name__ == "HealthUpdate" and u.health.kind == SILENT]
+        assert silent == []
+    worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "an answer")

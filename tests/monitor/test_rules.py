@@ -1,0 +1,168 @@
+"""The pure rules of the monitor against the cases in tests/spec/monitor, and against properties that must always hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from monitor_service import cadence, topology
+from monitor_service.evidence import Probe, is_due, is_own_trouble, judge, void
+from wrapper.decisions.verdict import Sensitivity, is_down, probe_timeout
+from wrapper.dialects import RoleAnswer
+from wrapper.hosts import HostRole, split_host_key
+from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT, HostHealth, Topology, TopologyHost
+
+SPEC = Path(__file__).parent.parent / "spec" / "monitor"
+
+
+def cases(name: str) -> list[Any]:
+    return [pytest.param(case, id=case["name"]) for case in json.loads((SPEC / name).read_text())]
+
+
+def member(key: str, role: str = "unknown") -> TopologyHost:
+    host, port = split_host_key(key)
+    return TopologyHost(host, port, role=role)
+
+
+def make_probe(spec: dict[str, Any], now: float) -> Probe:
+    role = spec.get("role")
+    return Probe(
+        started=spec.get("started", now - 0.001),
+        ended=spec.get("ended", now),
+        kind=spec["kind"],
+        accepting=spec.get("accepting", role is not None),
+        answer=None if role is None else RoleAnswer(HostRole.parse(role), spec.get("rank", 0.0)),
+        detail=spec.get("detail", ""),
+    )
+
+
+@pytest.mark.parametrize("case", cases("evidence.json"))
+def test_evidence(case: dict[str, Any]) -> None:
+    health = published = HostHealth(key="a:1")
+    for number, step in enumerate(case["steps"], 1):
+        health = judge(health, make_probe(step["probe"], step["probe"]["ended"]), 1.0)
+        for name, value in step.get("expect", {}).items():
+            assert getattr(health, name) == value, f"step {number}: {name}"
+        due = is_due(published, health, hinted_at=case.get("hinted_at"), searching=False)
+        if "due" in step:
+            assert due is step["due"], f"step {number}: due"
+        if due:
+            published = health
+
+
+@pytest.mark.parametrize("case", cases("topology.json"))
+def test_topology(case: dict[str, Any]) -> None:
+    members = tuple(member(key) for key in case["hosts"])
+    view = topology.start(Topology(), members, case.get("topology_aware", True), 0.0)
+    for number, step in enumerate(case["steps"], 1):
+        now = step["at"]
+        if "probe" in step:
+            health = judge(view.health[step["probe"]["host"]], make_probe(step["probe"], now), 1.0)
+            view, _ = topology.on_probe(view, health, now, now)
+        elif "table" in step:
+            listed = tuple(member(key, role) for key, role in step["table"]["hosts"].items())
+            view, _ = topology.on_table(view, listed, step["table"]["from"], now)
+        elif "report" in step:
+            report = step["report"]
+            view, _ = topology.on_report(view, report["host"], report["error"], report["at"], now)
+        else:
+            view = topology.on_pause(view, now)
+        seen = {
+            "writer": view.writer.writer,
+            "term": view.writer.term,
+            "conflict": list(view.writer.conflict),
+            "searching": view.searching_since is not None,
+            "members": [host.key for host in view.hosts],
+            "failing": [key for key, health in view.health.items() if health.is_failing],
+        }
+        for name, value in step.get("expect", {}).items():
+            assert seen[name] == value, f"step {number}: {name}"
+
+
+# -- properties ----------------------------------------------------------------------------------------------------------------
+
+HOSTS = ("a:1", "b:1", "c:1")
+probes = st.builds(
+    lambda host, kind, role, rank: (host, kind, role, float(rank)),
+    st.sampled_from(HOSTS),
+    st.sampled_from((ANSWERED, ANSWERED, SILENT, REFUSED, OURS)),
+    st.sampled_from(("writer", "reader", "unknown")),
+    st.integers(1, 6),
+)
+
+
+@given(st.lists(probes, max_size=40))
+def test_only_a_hosts_own_proof_moves_the_writer_and_never_to_a_lower_rank(history: list[tuple[str, str, str, float]]) -> None:
+    view = topology.start(Topology(), tuple(member(key) for key in HOSTS), True, 0.0)
+    for now, (host, kind, role, rank) in enumerate(history, 1):
+        before = view
+        probe = make_probe({"kind": kind, **({"role": role, "rank": rank} if kind == ANSWERED else {})}, float(now))
+        view, _ = topology.on_probe(view, judge(view.health[host], probe, 1.0), float(now), float(now))
+        if view.writer.term != before.writer.term:
+            assert view.writer.writer is not None
+            claim = view.health[view.writer.writer]
+            assert claim.role == "writer"
+            assert claim.rank >= before.writer.rank
+        assert (view.writer.writer is None) <= (view.searching_since is not None)
+
+
+@given(st.lists(st.sampled_from((ANSWERED, SILENT, REFUSED, OURS)), max_size=30), st.floats(0.05, 5.0))
+def test_a_verdict_needs_silent_probes_in_a_row(kinds: list[str], interval: float) -> None:
+    health = HostHealth(key="a:1")
+    now = 0.0
+    row = 0
+    for kind in kinds:
+        started, now = now, now + (probe_timeout(interval) if kind == SILENT else 0.001)
+        health = judge(health, Probe(started, now, kind, accepting=True), interval)
+        row = row + 1 if kind == SILENT else row if kind == OURS else 0
+        assert health.silent == row
+        assert not is_down(health, Sensitivity(interval, 3)) or row >= 3
+    assert not void(health).is_failing
+
+
+@given(st.floats(0, 1e6), st.floats(0, 0.999))
+def test_a_search_is_quick_at_first_and_bounded_for_ever(outage: float, chance: float) -> None:
+    seconds = cadence.panic_pause(outage, chance)
+    assert cadence.PANIC_SHORTEST * 0.75 <= seconds <= cadence.PANIC_LONGEST * 1.25
+
+
+@given(
+    st.sampled_from((ANSWERED, REFUSED, OURS)),
+    st.floats(0.02, 60),
+    st.booleans(),
+    st.none() | st.floats(0, 1e4),
+    st.floats(0, 0.999),
+)
+def test_connects_are_never_closer_than_their_pause(
+    kind: str, interval: float, slow: bool, outage: float | None, chance: float
+) -> None:
+    assert cadence.pause(kind, interval, has_session=False, slow=slow, outage=outage, chance=chance) >= cadence.CONNECT_PAUSE
+
+
+def test_a_silent_host_is_asked_again_at_once() -> None:
+    assert cadence.pause(SILENT, 1.0, has_session=False, slow=False, outage=None, chance=0.5) == 0.0
+
+
+def test_worst_case_detection_follows_from_interval_and_timeout() -> None:
+    # Phase, then three probes back to back: the bound in the documentation.
+    for interval, bound in ((1.0, 2.8), (0.1, 0.28)):
+        longest_rest = cadence.pause(ANSWERED, interval, has_session=True, slow=False, outage=None, chance=1.0)
+        assert longest_rest + 3 * probe_timeout(interval) <= bound + 1e-9
+
+
+def silent_host(since: float, silent: int = 1) -> HostHealth:
+    return HostHealth(key="x:1", failing_since=since, failed_at=since + 0.6, failures=silent, silent=silent, kind=SILENT)
+
+
+def test_silence_of_everything_is_our_own_trouble_only_if_it_began_together() -> None:
+    one, other = silent_host(10.0), silent_host(10.7)
+    assert is_own_trouble([[one], [other]])
+    assert not is_own_trouble([[one, other]]), "one cluster alone proves nothing"
+    assert not is_own_trouble([[one], [replace(other, failing_since=60.0)]]), "an old outage and a new one"
+    assert not is_own_trouble([[one], [other], [HostHealth(key="y:1", last_answer=1.0, kind=ANSWERED)]]), "another cluster answers"
