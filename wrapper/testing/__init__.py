@@ -1,0 +1,33 @@
+"""A local Aurora made of real servers, for tests, demonstrations and development: no AWS, no containers, no DNS, no root.
+
+`LocalAurora` starts one from Python, `python -m wrapper.testing up` from a shell, and the pytest fixtures `aurora_lab` and `aurora`
+from tests. `FaultProxy` stands in front of any TCP server and plays network faults. See docs/lab.md.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wrapper.testing.binaries import LabError
+    from wrapper.testing.client import FailoverReport, Instance, LabClient, LocalAurora
+    from wrapper.testing.fault_proxy import FaultProxy
+
+_HOMES = {
+    "FailoverReport": "wrapper.testing.client",
+    "FaultProxy": "wrapper.testing.fault_proxy",
+    "Instance": "wrapper.testing.client",
+    "LabClient": "wrapper.testing.client",
+    "LabError": "wrapper.testing.binaries",
+    "LocalAurora": "wrapper.testing.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+__all__ = ["FailoverReport", "FaultProxy", "Instance", "LabClient", "LabError", "LocalAurora"]

@@ -1,0 +1,104 @@
+"""Fixtures of the tests with real servers: each test has a monitor directory of its own, and leaves no process behind."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import wrapper
+from wrapper import AwsWrapperConnection
+from wrapper.monitor.client import MonitorClient, current_client
+from wrapper.testing import LocalAurora
+
+PATIENCE = 20.0
+
+
+def eventually(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+    """Return the first true value of `condition`; fail with `what` was waited for."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"waited {timeout:g} s in vain for {what}")
+
+
+@pytest.fixture
+def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for a monitor of the test's own, started on demand by the first connection; stopped afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="asm-"))
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
+    wrapper.release_resources()
+    forget_client()
+    yield directory
+    wrapper.release_resources()
+    forget_client()
+    subprocess.run(
+        [sys.executable, "-m", "monitor_service", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20, check=False
+    )
+    shutil.rmtree(directory)
+
+
+def forget_client() -> None:
+    """Make the next connection start a client with the directory that the environment names then."""
+    from wrapper.monitor import client
+
+    client._clients.clear()
+
+
+Connect = Callable[..., Any]
+
+
+@pytest.fixture
+def connect(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Connect]:
+    """Connects to the lab's writer endpoint through the wrapper; closes everything at the end."""
+    opened: list[Any] = []
+
+    def connect(instance: str | None = None, **parameters: Any) -> Any:
+        parameters = {"autocommit": True, "cluster_instance_host_pattern": aurora.instance_host_pattern, **parameters}
+        connection = AwsWrapperConnection.connect(psycopg.Connection.connect, aurora.dsn(instance), **parameters)
+        opened.append(connection)
+        return connection
+
+    yield connect
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture
+def watched(connect: Connect) -> Callable[..., Any]:
+    """Connects, and returns once the monitor has published what it knows of all hosts of the cluster."""
+
+    def watched(*args: Any, **parameters: Any) -> Any:
+        connection = connect(*args, **parameters)
+        service = connection.plugin_service
+
+        def is_known() -> bool:
+            found = client().state.by_watch(service.watch.key)
+            return (
+                client().is_live
+                and found is not None
+                and found.topology.writer is not None
+                and all(health.proved_at is not None for health in found.health.values())
+                and len(found.health) >= 3
+            )
+
+        eventually(is_known, "the monitor to publish a writer and the roles of three hosts")
+        return connection
+
+    return watched
+
+
+def client() -> MonitorClient:
+    """This process's client of the monitor."""
+    return current_client()

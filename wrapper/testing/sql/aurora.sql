@@ -1,0 +1,35 @@
+-- What makes a PostgreSQL server look like an Aurora instance to SQL. Installed into template1, so every database has it.
+-- The facts come from a JSON file per instance, which the lab's controller replaces: a view of the cluster can be changed at once,
+-- on a read-only standby too, and can be stale on one instance alone.
+
+SET allow_system_table_mods = on;
+
+-- A placeholder setting given on the command line is hidden from pg_settings; RDS shows rds.extensions there.
+CREATE OR REPLACE VIEW pg_catalog.pg_settings AS
+    SELECT * FROM pg_catalog.pg_show_all_settings()
+    UNION ALL
+    SELECT 'rds.extensions', pg_catalog.current_setting('rds.extensions', true), NULL, 'Customized Options', NULL, NULL, 'postmaster',
+           'string', 'command line', NULL, NULL, NULL, NULL, pg_catalog.current_setting('rds.extensions', true), NULL, NULL, false;
+
+-- SECURITY DEFINER: pg_read_file wants a right that applications do not have.
+CREATE FUNCTION pg_catalog.aurora_lab_view() RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER AS
+    $$ SELECT pg_catalog.pg_read_file(pg_catalog.current_setting('aurora_lab.view_file'))::jsonb $$;
+
+CREATE FUNCTION pg_catalog.aurora_db_instance_identifier() RETURNS text LANGUAGE sql STABLE AS
+    $$ SELECT pg_catalog.current_setting('aurora_lab.instance_id') $$;
+
+CREATE FUNCTION pg_catalog.aurora_version() RETURNS text LANGUAGE sql STABLE AS $$ SELECT '15.4' $$;
+
+CREATE FUNCTION pg_catalog.aurora_replica_status()
+    RETURNS TABLE (server_id text, session_id text, durable_lsn bigint, highest_lsn_rcvd bigint, current_read_lsn bigint,
+                   cur_replay_latency_in_usec bigint, active_txns bigint, is_current boolean, last_transport_error integer,
+                   last_error_timestamp timestamptz, last_update_timestamp timestamptz, feedback_xmin xid, feedback_epoch integer,
+                   replica_lag_in_msec double precision, log_stream_speed_in_kib_per_second double precision,
+                   log_buffer_sequence_number bigint, oldest_read_view_trx_id bigint, oldest_read_view_lsn bigint,
+                   pending_read_ios bigint, read_ios bigint, iops integer, cpu double precision)
+    LANGUAGE sql STABLE AS
+    $$ SELECT i.id, CASE WHEN i.writer THEN 'MASTER_SESSION_ID' ELSE pg_catalog.md5(i.id) END,
+              0, 0, 0, 0, 0, true, 0, NULL::timestamptz, pg_catalog.to_timestamp(i.updated_at), NULL::xid, 0,
+              CASE WHEN i.writer THEN NULL ELSE i.lag_ms END, 0, 0, 0, 0, 0, 0, 0, i.cpu
+         FROM pg_catalog.jsonb_to_recordset(pg_catalog.aurora_lab_view() -> 'instances')
+              AS i(id text, writer boolean, lag_ms double precision, cpu double precision, updated_at double precision) $$;
