@@ -56,6 +56,7 @@ class Cluster:
         self.watches: frozenset[str] = frozenset()
         self.started = monotonic()
         self.deserted_at: float | None = None
+        self._stopped = False
         self.host_actors: dict[str, HostHealthActor] = {}
         self.topology_actor = TopologyActor(self) if dialect.is_topology_aware else None
         hosts = request.seed.hosts or (TopologyHost(request.watch.host, request.watch.port),)
@@ -81,7 +82,8 @@ class Cluster:
             self.services.supervisor.start(self.topology_actor)
 
     def stop(self) -> None:
-        """Stop watching. Nothing is published any more."""
+        """Stop watching. Nothing is published any more: what is still on its way from a server is ignored."""
+        self._stopped = True
         if self._flush is not None:
             self._flush.cancel()
         for actor in self.host_actors.values():
@@ -148,8 +150,8 @@ class Cluster:
         """Take the end of a probe in, and publish what follows from it in the same step."""
         self.services.settle()
         before = self.view.health.get(key)
-        if before is None:
-            return  # left the cluster while it was being asked
+        if before is None or self._stopped:
+            return  # left while it was being asked
         health = judge(before, probe, self.settings.interval)
         if probe.kind == SILENT and self._is_own_trouble(health):
             return
@@ -160,6 +162,8 @@ class Cluster:
 
     def on_table(self, hosts: tuple[TopologyHost, ...], read_from: str) -> None:
         """Take the membership in."""
+        if self._stopped:
+            return
         known = set(self.view.health)
         self._step(*topology.on_table(self.view, hosts, read_from, monotonic()))
         if set(self.view.health) != known:

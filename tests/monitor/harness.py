@@ -217,6 +217,8 @@ class Worker:
             self.journal.append(message)
         elif isinstance(message, (HealthUpdate, TopologyUpdate, ClusterUpdate, ClusterGone)):
             self.updates.append((envelope.topic, message))
+            if envelope.topic not in self.state.seqs:
+                return  # no snapshot of it yet, or not any more
             self.state = apply(self.state, envelope.epoch, envelope.topic, envelope.seq, message)
 
     def cluster(self, topic: str) -> ClusterState:

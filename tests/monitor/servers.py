@@ -88,7 +88,14 @@ class Server:
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self, *, standby: bool = False) -> None:
+    def start(self) -> None:
+        self.spawn()
+        self.wait()
+
+    def wait(self) -> None:
+        eventually(self._answers, f"server {self.key} to start")
+
+    def spawn(self, *, standby: bool = False) -> None:
         signal_file = self.data / "standby.signal"
         if standby:
             signal_file.touch()
@@ -110,7 +117,6 @@ class Server:
                 preexec_fn=_die_with_parent,
                 **_account(),
             )
-        eventually(self._answers, f"server {self.key} to start")
 
     def _answers(self) -> bool:
         try:
@@ -203,9 +209,8 @@ class Template:
     def copy(self, address: str, port: int, instance: str) -> Server:
         self._labs += 1
         data = self.root / f"{self._labs}" / "data"
-        shutil.copytree(self.root / "template", data)
-        if os.getuid() == 0:
-            subprocess.run(["chown", "-R", "nobody", str(data.parent)], check=True)
+        data.parent.mkdir()
+        subprocess.run(["cp", "-a", str(self.root / "template"), str(data)], check=True)
         return Server(self.binaries, data, address, port, instance)
 
     def remove(self) -> None:
@@ -232,7 +237,9 @@ class Aurora:
         self._frozen: set[str] = set()
         self.publish()
         for server in self.servers:
-            server.start(standby=server is not self.writer)
+            server.spawn(standby=server is not self.writer)
+        for server in self.servers:
+            server.wait()
 
     @property
     def readers(self) -> list[Server]:
