@@ -143,7 +143,8 @@ class PluginService:
         if self.driver_dialect.classify(error) is not ErrorKind.NETWORK or not self.driver_dialect.is_closed(connection):
             return
         physical = self.physical(connection)
-        if physical is not None and physical.failed is None:
+        # A handle that was given back: the application closed the connection itself.
+        if physical is not None and physical.failed is None and physical.handle is not None and physical.handle.is_open:
             physical.failed = error
             self.report(physical, "network")
 
@@ -219,12 +220,12 @@ class PluginService:
     @property
     def views(self) -> list[ClusterState]:
         """What the monitor and this process know of the cluster."""
-        return self.client.views(self.watch.key) if self.watch is not None and self.manager.plugins else []
+        return self.client.views(self.watch) if self.watch is not None and self.manager.plugins else []
 
     @property
     def cluster(self) -> ClusterState | None:
         """The best knowledge of the cluster."""
-        return self.client.cluster(self.watch.key) if self.watch is not None and self.manager.plugins else None
+        return self.client.cluster(self.watch) if self.watch is not None and self.manager.plugins else None
 
     @property
     def all_hosts(self) -> tuple[HostInfo, ...]:
@@ -357,15 +358,15 @@ class PluginService:
     def search_directly(self) -> None:
         """Have every known host asked by sessions of this process for a moment longer."""
         if self.watch is not None:
-            search(self.client, self.watch.key, self._open_probe)
+            search(self.client, self.watch, self._open_probe)
 
     def _open_probe(self, host: TopologyHost) -> _Probe:
         info = HostInfo(host.host, host.port)
         self.preflight(info, PREFLIGHT_TIMEOUT)
-        assert self.database_dialect is not None
+        dialect = self.database_dialect or next(DIALECTS[view.dialect] for view in self.views if view.dialect in DIALECTS)
         address = static_address(host.host)
         connection = self.driver_dialect.connect(self.target_driver_func, info, self.parameters, self.settings, address)
-        return _Probe(self.driver_dialect, connection, self.database_dialect, self.settings["auxiliary_query_timeout_sec"])
+        return _Probe(self.driver_dialect, connection, dialect, self.settings["auxiliary_query_timeout_sec"])
 
     # -- strategies ------------------------------------------------------------------------------------------------------------
 

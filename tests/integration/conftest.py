@@ -44,7 +44,11 @@ def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     wrapper.release_resources()
     forget_client()
     subprocess.run(
-        [sys.executable, "-m", "monitor_service", "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20, check=False
+        [sys.executable, "-m", "monitor_service", "stop"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=20,
+        check=False,
     )
     shutil.rmtree(directory)
 

@@ -170,5 +170,5 @@ def test_parameters_of_ours_stand_in_the_text_too(aurora: LocalAurora, monitor_d
 
 
 def test_a_bad_parameter_is_refused_before_anything_is_opened(aurora: LocalAurora) -> None:
-    with pytest.raises(AwsWrapperError, match="failure_detection_count=0"):
+    with pytest.raises(AwsWrapperError, match="failure_detection_count='0'"):
         AwsWrapperConnection.connect(psycopg.connect, "host=192.0.2.1 failure_detection_count=0")

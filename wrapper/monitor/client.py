@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wrapper.hosts import host_key
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
@@ -73,15 +74,19 @@ class MonitorClient:
         """Whether the monitor gave a sign of life recently; what it published is void for verdicts when it did not."""
         return time.monotonic() - self.heard_at < STALE_AFTER
 
-    def views(self, watch_key: str) -> list[ClusterState]:
-        """Return what is known of the cluster a watch leads to: by the monitor, and by sessions of this process."""
-        published = self.state.by_watch(watch_key)
-        own = self.local.get(watch_key)
+    def views(self, watch: Watch) -> list[ClusterState]:
+        """Return what is known of the cluster a watch leads to: by the monitor, and by sessions of this process.
+
+        An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance.
+        """
+        instance = host_key(watch.host, watch.port)
+        published = self.state.by_watch(watch.key) or self.state.by_host(instance)
+        own = self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
         return [view for view in (published, own) if view is not None]
 
-    def cluster(self, watch_key: str) -> ClusterState | None:
+    def cluster(self, watch: Watch) -> ClusterState | None:
         """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
-        views = self.views(watch_key)
+        views = self.views(watch)
         if len(views) == 2 and (not self.is_live or not views[0].health):
             return max(views, key=lambda view: view.writer_proved_at or float("-inf"))
         return views[0] if views else None

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.dialects.base import RoleAnswer
 from wrapper.monitor.client import MonitorClient, start_thread
+from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, TopologyHost
 
 logger = logging.getLogger(__name__)
@@ -126,17 +127,17 @@ def _close(session: ProbeSession | None) -> None:
 _searches: dict[tuple[Any, str], DirectSearch] = {}
 
 
-def search(client: MonitorClient, watch_key: str, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
+def search(client: MonitorClient, watch: Watch, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
     """Have a direct search running for a moment longer; single flight per process and watch."""
-    key = (client.pid, watch_key)
+    key = (client.pid, watch.key)
     found = _searches.get(key)
     if found is None:
-        found = _searches.setdefault(key, DirectSearch(client, watch_key, open_session))
-    views = client.views(watch_key)
+        found = _searches.setdefault(key, DirectSearch(client, watch.key, open_session))
+    views = client.views(watch)
     hosts = {host.key: host for view in views for host in view.topology.hosts}
-    local = client.local.get(watch_key)
+    local = client.local.get(watch.key)
     if local is None or set(hosts) - set(local.health):
         dialect = views[0].dialect if views else ""
-        client.learn(watch_key, with_members(local, watch_key, dialect, tuple(hosts.values()), time.monotonic()))
+        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic()))
     found.wanted_until = time.monotonic() + _KEEP
     found.include(hosts.values())

@@ -152,6 +152,11 @@ class SharedState(Value, frozen=True, omit_defaults=True):
         found = [cluster for cluster in self.clusters.values() if watch_key in cluster.watches]
         return max(found, key=lambda cluster: cluster.topic in self.confirmed, default=None)
 
+    def by_host(self, key: str) -> ClusterState | None:
+        """Return the cluster that a host belongs to; a confirmed one first."""
+        found = [cluster for cluster in self.clusters.values() if key in cluster.health]
+        return max(found, key=lambda cluster: cluster.topic in self.confirmed, default=None)
+
 
 class HealthUpdate(Value, frozen=True, omit_defaults=True):
     """New evidence about one host of a cluster."""

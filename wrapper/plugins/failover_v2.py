@@ -156,7 +156,7 @@ class FailoverV2Plugin(Plugin):
     def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
         """Whether a network error is about this connection: a function such as dblink may raise one of its own."""
         if self._driver.is_closed(connection):
-            return physical.failed is not None or physical.handle is None or physical.handle.is_open
+            return physical.failed is not None
         if getattr(getattr(error, "diag", None), "severity_nonlocalized", None) in ("FATAL", "PANIC"):
             return True
         return physical.handle is not None and physical.handle.is_severed()
