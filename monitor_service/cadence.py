@@ -21,14 +21,16 @@ def panic_pause(outage: float, chance: float) -> float:
     return min(max(outage * PANIC_SHARE, PANIC_SHORTEST), PANIC_LONGEST) * (0.75 + 0.5 * chance)
 
 
-def pause(kind: str, interval: float, *, has_session: bool, slow: bool, outage: float | None, chance: float) -> float:
+def pause(
+    kind: str, interval: float, *, has_session: bool, slow: bool, failing_for: float, outage: float | None, chance: float
+) -> float:
     """Return the seconds from the end of one probe to the start of the next.
 
-    `kind`: how the last one ended. `outage`: seconds since the cluster's writer was lost, None when all is well. `slow`: a login or
-    a right is missing, so haste would only add failing logins.
+    `kind`: how the last one ended. `failing_for`: length of the failing run. `outage`: seconds since the cluster's writer was lost,
+    None when all is well. `slow`: a login or a right is missing, so haste would only add failing logins.
     """
     if kind == SILENT:
-        return 0.0
+        return 0.0 if failing_for < PANIC_GIVES_UP else interval
     shortest = 0.0 if has_session else CONNECT_PAUSE
     if slow:
         return max(interval, shortest)

@@ -29,7 +29,7 @@ from wrapper.monitor.state import (
     TopologyUpdate,
 )
 
-# Seconds. Changes that nobody waits for (aliases, clients) are published together.
+# Seconds. Changes that nobody waits for (aliases, clients, settings) are taken and published together.
 COALESCE = 0.05
 # Seconds between two requests for login values to the same clients.
 ASK_AGAIN = 5.0
@@ -68,6 +68,7 @@ class Cluster:
         self._clients = 0
         self._connections: dict[str, int] = {}
         self._flush: asyncio.TimerHandle | None = None
+        self._refresh: asyncio.TimerHandle | None = None
         self._asked_for_login = float("-inf")
         self._blames_itself = False
 
@@ -84,8 +85,9 @@ class Cluster:
     def stop(self) -> None:
         """Stop watching. Nothing is published any more: what is still on its way from a server is ignored."""
         self._stopped = True
-        if self._flush is not None:
-            self._flush.cancel()
+        for timer in (self._flush, self._refresh):
+            if timer is not None:
+                timer.cancel()
         for actor in self.host_actors.values():
             self.services.supervisor.stop(actor.name)
         self.host_actors.clear()
@@ -97,6 +99,9 @@ class Cluster:
 
     def refresh_interest(self) -> None:
         """Take over what live leases want: settings, login values, aliases, counts."""
+        if self._refresh is not None:
+            self._refresh.cancel()
+            self._refresh = None
         registry = self.services.registry
         requests = registry.requests(self.topic)
         settings = effective(request.settings for request in requests)
@@ -129,9 +134,10 @@ class Cluster:
         """The name the cluster's table gives to a host, empty when it gives none."""
         return next((host.id for host in self.view.hosts if host.key == key), "")
 
-    def is_failing(self, key: str) -> bool:
+    def failing_for(self, key: str) -> float:
+        """Seconds since the host's failing run began, 0 when it answers."""
         health = self.view.health.get(key)
-        return health is not None and health.is_failing
+        return 0.0 if health is None or health.failing_since is None else monotonic() - health.failing_since
 
     def membership_source(self) -> TopologyHost | None:
         """Where to read the membership: the writer when it answers, else a host that answers and claims nothing unproved."""
@@ -243,6 +249,11 @@ class Cluster:
         """Publish the whole state with the next batch of changes that nobody waits for."""
         if self._flush is None and self._published:
             self._flush = asyncio.get_running_loop().call_later(COALESCE, self._publish_all)
+
+    def refresh_soon(self) -> None:
+        """Take over what live leases want with the next batch: a thousand workers may come at once."""
+        if self._refresh is None:
+            self._refresh = asyncio.get_running_loop().call_later(COALESCE, self.refresh_interest)
 
     def refresh_counts(self) -> None:
         """Publish the numbers of connections when they have changed."""

@@ -26,7 +26,7 @@ class ResolveError(Exception):
 
 @dataclass(slots=True)
 class _Known:
-    address: str
+    addresses: tuple[str, ...]
     at: float
 
 
@@ -48,7 +48,16 @@ class Resolver:
         if monotonic() - known.at > REFRESH and host not in self._running and len(self._running) < MAX_LOOKUPS:
             # Failures keep the last good address; the next attempt comes with the next use.
             self._start(host).add_done_callback(lambda done: done.exception())
-        return known.address
+        return known.addresses[0]
+
+    def has_moved(self, host: str, address: str) -> bool:
+        """Whether `address`, once an answer for `host`, is none any more. Several addresses come in a different order each time."""
+        try:
+            cached = self.cached(host)
+        except OSError:
+            return False  # the hosts file is being replaced: what worked keeps working
+        known = self._known.get(host)
+        return cached is not None and cached != address and (known is None or address not in known.addresses)
 
     async def resolve(self, host: str, timeout: float) -> str:
         """Return the address, waiting for the name server only when none is known. Raises `ResolveError`."""
@@ -75,31 +84,32 @@ class Resolver:
         future: asyncio.Future[str] = loop.create_future()
         self._running[host] = future
 
-        def finish(address: str | None, error: OSError | None) -> None:
+        def finish(addresses: tuple[str, ...], error: OSError | None) -> None:
             self._running.pop(host, None)
             if known := self._known.get(host):
                 known.at = monotonic()
-            if address is not None:
-                self._known[host] = _Known(address, monotonic())
+            if addresses:
+                self._known[host] = _Known(addresses, monotonic())
             if future.cancelled():
                 return
-            if address is not None:
-                future.set_result(address)
+            if addresses:
+                future.set_result(addresses[0])
             else:
                 future.set_exception(error or OSError(f"{host} has no address"))
                 future.exception()  # whoever waits gets it; nobody may be waiting any more
 
         def look_up() -> None:
-            address, failure = None, None
+            addresses: tuple[str, ...] = ()
+            failure = None
             try:
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-                address = str(found[0][4][0]) if found else None
+                addresses = tuple(str(one[4][0]) for one in found)
             except OSError as error:
                 failure = error
             except UnicodeError:
                 failure = OSError(f"{host!r} is not a host name")
             try:
-                loop.call_soon_threadsafe(finish, address, failure)
+                loop.call_soon_threadsafe(finish, addresses, failure)
             except RuntimeError:
                 pass  # the loop was closed meanwhile: nobody is interested
 

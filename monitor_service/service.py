@@ -222,7 +222,9 @@ class Service:
         before = self._topics_of(request)
         self.context.registry.watch(request, cluster.topic, route, monotonic())
         if cluster.topic in self.context.clusters:
-            cluster.refresh_interest()
+            # At once: the client may ask for a snapshot by this watch next.
+            cluster.watches |= {key}
+            cluster.refresh_soon()
         else:
             self.context.clusters[cluster.topic] = cluster
             cluster.start()
@@ -285,7 +287,7 @@ class Service:
         for topic in topics:
             cluster = self.context.clusters.get(topic)
             if cluster is not None:
-                cluster.refresh_interest()
+                cluster.refresh_soon()
 
     def _members_changed(self, cluster: Cluster) -> None:
         for other in list(self.context.clusters.values()):

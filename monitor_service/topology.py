@@ -36,7 +36,7 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class View:
     """One cluster at one moment. `searching_since`: start of the panic, None when calm. `suspected_at`: the writer has to prove
-    itself by a question asked after this. `alarm`: whether the search has a better reason than a suspicion."""
+    itself by a question asked after this. `alarm`: whether a writer was lost, not merely suspected or not yet found."""
 
     is_topology_aware: bool
     hosts: tuple[TopologyHost, ...]
@@ -80,7 +80,6 @@ def start(seed: Topology, keys: tuple[TopologyHost, ...], is_topology_aware: boo
         read_at=seed.read_at,
         read_from=seed.read_from,
         searching_since=now if is_topology_aware else None,
-        alarm=is_topology_aware,
     )
 
 
@@ -193,7 +192,7 @@ def _search(view: View, now: float, notes: list[Note], *, changed: bool = False)
     if lost or view.suspected_at is not None:
         if view.searching_since is None:
             view = replace(view, searching_since=now)
-        return replace(view, alarm=view.alarm or lost), notes
+        return replace(view, alarm=view.alarm or (lost and view.writer.term > 0)), notes
     if view.searching_since is not None:
         fast = FAST_AFTER_CHANGE if view.alarm else FAST_AFTER_ALARM
         return replace(view, searching_since=None, alarm=False, fast_until=now + fast), notes

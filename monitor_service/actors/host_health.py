@@ -116,6 +116,7 @@ class HostHealthActor:
             self._cluster.settings.interval,
             has_session=self._keeper.has_session,
             slow=probe.slow,
+            failing_for=self._cluster.failing_for(self.key),
             outage=self._cluster.outage(),
             chance=random.random(),
         )

@@ -43,7 +43,7 @@ class SessionKeeper:
         A session that the server has dropped says nothing of the server, so its question is asked again on a new one. Silence is
         final: the next call starts with a new session.
         """
-        if self._session is not None and self._address_has_changed():
+        if self._session is not None and self._services.resolver.has_moved(self._host, self._session.address):
             self.drop()
         if self._session is not None:
             try:
@@ -80,14 +80,6 @@ class SessionKeeper:
             if error.error is not ErrorKind.PRIVILEGE:
                 self.drop()
             raise
-
-    def _address_has_changed(self) -> bool:
-        assert self._session is not None
-        try:
-            address = self._services.resolver.cached(self._host)
-        except OSError:
-            return False  # the hosts file is being replaced: what worked keeps working
-        return address is not None and address != self._session.address
 
     async def _open(self, timeout: float) -> None:
         wait = self._next_connect - monotonic()

@@ -45,7 +45,7 @@ class TopologyActor:
     def poke(self) -> None:
         """Refresh soon, and wait no longer for a host that has fallen silent."""
         self._poked.set()
-        if self._keeper is not None and self._cluster.is_failing(self._keeper_key):
+        if self._keeper is not None and self._cluster.failing_for(self._keeper_key):
             self._keeper.shut()
 
     def stop(self) -> None:

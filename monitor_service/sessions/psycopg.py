@@ -74,6 +74,7 @@ class ProbeSession:
         # A dup: libpq may close its descriptor inside any call, and the number is then somebody else's.
         self._socket = socket.socket(fileno=os.dup(connection.fileno()))
         self._watching = False
+        self._is_limited = False
 
     @classmethod
     async def open(
@@ -89,19 +90,17 @@ class ProbeSession:
             raise ProbeError(SILENT, f"login unanswered for {timeout:g} s") from None
         except psycopg.Error as error:
             raise _probe_error(error) from None
-        session = cls(connection, guard, address)
-        try:
-            await session.ask(f"SET statement_timeout = {STATEMENT_TIMEOUT}", timeout)
-        except ProbeError:
-            session.close()
-            raise
-        return session
+        return cls(connection, guard, address)
 
     async def ask(self, query: str, timeout: float) -> list[tuple[Any, ...]]:
         """Return the rows. Raises `ProbeError`; silence is ended by shutting the socket, never by cancelling the call."""
         self._unwatch()
         deadline = Deadline(self._guard, timeout, self.shut)
         try:
+            if not self._is_limited:
+                # Part of the first question: a server that lets us in and answers nothing is silent, not busy.
+                await self._connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT}")
+                self._is_limited = True
             cursor = await self._connection.execute(query.encode())
             return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:

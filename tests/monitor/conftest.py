@@ -83,8 +83,20 @@ def server(plain_server: Server) -> Iterator[Server]:
         plain_server.start()
 
 
+@pytest.fixture(scope="session")
+def spare(template: Template) -> Iterator[list[Aurora]]:
+    """The cluster of the last test, if that left it as it was."""
+    kept: list[Aurora] = []
+    yield kept
+    for one in kept:
+        one.stop()
+
+
 @pytest.fixture
-def aurora(template: Template) -> Iterator[Aurora]:
-    cluster = Aurora(template)
+def aurora(template: Template, spare: list[Aurora]) -> Iterator[Aurora]:
+    cluster = spare.pop() if spare else Aurora(template)
     yield cluster
-    cluster.stop()
+    if cluster.is_as_new:
+        spare.append(cluster)
+    else:
+        cluster.stop()

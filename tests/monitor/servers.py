@@ -44,7 +44,7 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = 15.0) -
         result = condition()
         if result:
             return result
-        time.sleep(0.005)
+        time.sleep(0.01)
     raise AssertionError(f"waited {timeout:g} s for {what}")
 
 
@@ -158,13 +158,20 @@ class Server:
         self.hang()
         self._signal(signal.SIGKILL)
         self._process.wait()
+        # A killed server cannot remove its System V segment, whose id is in line 7 of its pid file.
+        segment = (self.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+        subprocess.run(["ipcrm", "-m", segment], check=False, stderr=subprocess.DEVNULL)
+
+    def quit(self) -> None:
+        """Begin an immediate shutdown."""
+        if self.is_running:
+            self._signal(signal.SIGQUIT)
+            self.resume()
 
     def stop(self) -> None:
-        if self._process is None or self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGQUIT)
-        self.resume()
-        self._process.wait(20)
+        self.quit()
+        if self._process is not None:
+            self._process.wait(20)
 
     def promote(self) -> None:
         self.admin("SELECT pg_promote(true)")
@@ -279,6 +286,13 @@ class Aurora:
         self.writer = to
         self.publish()
 
+    @property
+    def is_as_new(self) -> bool:
+        """Whether the next test can have it as it is."""
+        return len(self.servers) == 3 and self.writer is self.servers[0] and all(one.is_running for one in self.servers)
+
     def stop(self) -> None:
+        for server in self.servers:
+            server.quit()
         for server in self.servers:
             server.stop()

@@ -128,6 +128,7 @@ def test_a_wrong_newer_offer_falls_back_to_the_older_right_one(
     right, wrong = new_worker(), new_worker()
     topic = watched(right, server)
     wrong.watch(server, offer=Offer({"user": "app", "password": "also wrong", "dbname": "postgres"}))
+    right.until(lambda: right.cluster(topic).clients == 2, "both workers to be known")
     server.drop_sessions()
     right.until(lambda: right.events_named("LOGIN REFUSED"), "the wrong offer to be tried")
     eventually(lambda: server.sessions() == 1, "the login with the older offer")

@@ -142,17 +142,20 @@ def test_a_search_is_quick_at_first_and_bounded_for_ever(outage: float, chance: 
 def test_connects_are_never_closer_than_their_pause(
     kind: str, interval: float, slow: bool, outage: float | None, chance: float
 ) -> None:
-    assert cadence.pause(kind, interval, has_session=False, slow=slow, outage=outage, chance=chance) >= cadence.CONNECT_PAUSE
+    assert (
+        cadence.pause(kind, interval, has_session=False, slow=slow, failing_for=0, outage=outage, chance=chance)
+        >= cadence.CONNECT_PAUSE
+    )
 
 
 def test_a_silent_host_is_asked_again_at_once() -> None:
-    assert cadence.pause(SILENT, 1.0, has_session=False, slow=False, outage=None, chance=0.5) == 0.0
+    assert cadence.pause(SILENT, 1.0, has_session=False, slow=False, failing_for=5, outage=None, chance=0.5) == 0.0
 
 
 def test_worst_case_detection_follows_from_interval_and_timeout() -> None:
     # Phase, then three probes back to back: the bound in the documentation.
     for interval, bound in ((1.0, 2.8), (0.1, 0.28)):
-        longest_rest = cadence.pause(ANSWERED, interval, has_session=True, slow=False, outage=None, chance=1.0)
+        longest_rest = cadence.pause(ANSWERED, interval, has_session=True, slow=False, failing_for=0, outage=None, chance=1.0)
         assert longest_rest + 3 * probe_timeout(interval) <= bound + 1e-9
 
 
