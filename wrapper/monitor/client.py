@@ -39,6 +39,7 @@ from wrapper.monitor.state import ClusterState, SharedState, Topology
 
 if TYPE_CHECKING:
     from wrapper.monitor.client_loop import ClientLoop
+    from wrapper.monitor.direct import DirectSearch
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class MonitorClient:
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}
         self.watches: dict[str, WatchRequest] = {}
+        self.searches: dict[str, DirectSearch] = {}
         self.inbox: deque[Message] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handles: dict[int, weakref.ref[Handle]] = {}

@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -124,15 +124,11 @@ def _close(session: ProbeSession | None) -> None:
         session.close()
 
 
-_searches: dict[tuple[Any, str], DirectSearch] = {}
-
-
 def search(client: MonitorClient, watch: Watch, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
     """Have a direct search running for a moment longer; single flight per process and watch."""
-    key = (client.pid, watch.key)
-    found = _searches.get(key)
+    found = client.searches.get(watch.key)
     if found is None:
-        found = _searches.setdefault(key, DirectSearch(client, watch.key, open_session))
+        found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session))
     views = client.views(watch)
     hosts = {host.key: host for view in views for host in view.topology.hosts}
     local = client.local.get(watch.key)

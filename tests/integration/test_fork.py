@@ -1,0 +1,182 @@
+"""Forked workers: preloaded applications, inherited connections, and what the parent must not lose."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wrapper.testing import LocalAurora
+
+PRELUDE = """
+import json, os, sys, time
+import psycopg, wrapper
+from wrapper.monitor.client import current_client
+
+def connect(**more):
+    return wrapper.connect(psycopg.connect, os.environ["DSN"], cluster_instance_host_pattern=os.environ["PATTERN"], autocommit=True,
+                           failure_detection_interval_ms=100, **more)
+
+def wait(condition, what):
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+def in_child(function):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+            status = 0
+        except BaseException:
+            import traceback; traceback.print_exc()
+            status = 1
+        os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+def pid_of(connection):
+    return connection.execute("SELECT pg_backend_pid()").fetchone()[0]
+"""
+
+
+def run(script: str, lab: LocalAurora) -> Any:
+    """Run a script in a fresh process; it prints one JSON document."""
+    environment = {**os.environ, **lab.environment(), "DSN": lab.dsn(), "PATTERN": lab.instance_host_pattern}
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", PRELUDE + textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(autouse=True)
+def _own_monitor(monitor_directory: Path) -> None:
+    """Every test here has a monitor of its own."""
+
+
+def test_a_child_gets_a_session_and_a_watch_of_its_own(aurora: LocalAurora) -> None:
+    result = run(
+        """
+        connection = connect()
+        before = pid_of(connection)
+        wait(lambda: current_client().state.confirmed, "the parent to be watched")
+        read, write = os.pipe()
+        def child():
+            mine = pid_of(connection)              # the inherited connection object, used in the child
+            wait(lambda: current_client().is_live and current_client().state.confirmed, "the child to be watched")
+            handles = [handle.key for handle in current_client().handles()]
+            os.write(write, json.dumps([mine, handles, current_client().pid == os.getpid()]).encode())
+        status = in_child(child)
+        inside = json.loads(os.read(read, 10000))
+        print(json.dumps({"status": status, "before": before, "after": pid_of(connection), "child": inside}))
+        connection.close()
+        """,
+        aurora,
+    )
+    assert result["status"] == 0
+    assert result["before"] == result["after"], "the parent lost its session to the child"
+    session, handles, own = result["child"]
+    assert session != result["before"]
+    assert len(handles) == 1
+    assert own
+
+
+def test_an_open_transaction_of_the_parents_stays_the_parents(aurora: LocalAurora) -> None:
+    result = run(
+        """
+        connection = connect()
+        with connection.transaction():
+            connection.execute("CREATE TEMP TABLE mine (x int)")
+            def child():
+                try:
+                    connection.execute("INSERT INTO mine VALUES (1)")
+                except wrapper.TransactionResolutionUnknownError as error:
+                    assert error.outcome == "not_sent"
+                else:
+                    raise AssertionError("no error")
+            status = in_child(child)
+            connection.execute("INSERT INTO mine VALUES (2)")
+        print(json.dumps([status, connection.execute("SELECT x FROM mine").fetchall()]))
+        connection.close()
+        """,
+        aurora,
+    )
+    assert result == [0, [[2]]]
+
+
+def test_the_parents_connection_survives_the_childs_verdicts_and_exit(aurora: LocalAurora) -> None:
+    """The child opens its own connection, which is given up on evidence; the parent's to another host is untouched throughout."""
+    reader = aurora.readers[0]
+    environment = {"HUNG": aurora.writer.endpoint}
+    result = run(
+        f"""
+        parent = wrapper.connect(psycopg.connect, {aurora.dsn(reader.id)!r}, autocommit=True,
+                                 cluster_instance_host_pattern=os.environ["PATTERN"], failover_mode="strict_reader")
+        before = pid_of(parent)
+        from wrapper.testing import LabClient
+        lab = LabClient({str(aurora.directory)!r})
+        def child():
+            mine = connect(failover_timeout_sec=2)
+            wait(lambda: current_client().is_live and current_client().state.confirmed, "the child to be watched")
+            handle = mine.plugin_service.physical(mine.target_connection).handle
+            lab.hang("writer")
+            try:
+                wait(lambda: handle.aborted_by is not None, "the child's connection to be given up")
+            finally:
+                lab.resume("writer")
+        status = in_child(child)
+        print(json.dumps([status, before == pid_of(parent)]))
+        parent.close()
+        """,
+        aurora,
+    )
+    assert environment
+    assert result == [0, True]
+
+
+def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(aurora: LocalAurora) -> None:
+    """As uwsgi may do it: fork(2) from C, behind Python's back."""
+    result = run(
+        """
+        import ctypes
+        connection = connect()
+        before = pid_of(connection)
+        read, write = os.pipe()
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            try:
+                os.write(write, json.dumps(pid_of(connection)).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        print(json.dumps([before, json.loads(os.read(read, 1000)), pid_of(connection)]))
+        connection.close()
+        """,
+        aurora,
+    )
+    before, child, after = result
+    assert child != before == after
+
+
+def test_importing_starts_nothing(aurora: LocalAurora) -> None:
+    result = run(
+        """
+        import threading
+        print(json.dumps([threading.active_count(), len(os.listdir("/proc/self/task")), "zmq" in sys.modules]))
+        """,
+        aurora,
+    )
+    assert result == [1, 1, False]

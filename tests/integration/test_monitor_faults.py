@@ -1,0 +1,223 @@
+"""The worker while its monitor is killed, stopped, restarted, missing or surrounded by trouble."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import wrapper
+from tests.integration.conftest import client, eventually, forget_client
+from tests.integration.test_failover import FAST, instance_of
+from wrapper.testing import LocalAurora
+
+Connect = Callable[..., Any]
+
+
+def monitor_status() -> dict[str, Any]:
+    """What `monitor_service status --json` prints, empty while no monitor answers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "monitor_service", "status", "--json"], capture_output=True, text=True, timeout=20, check=False
+    )
+    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+
+def monitor_pid() -> int:
+    pid = eventually(lambda: monitor_status().get("pid"), "a monitor that answers")
+    return int(pid)
+
+
+class Load:
+    """Queries in a loop on a thread; counts what failed."""
+
+    def __init__(self, connection: Any) -> None:
+        self.done = 0
+        self.errors: list[BaseException] = []
+        self._stop = threading.Event()
+        self._connection = connection
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._connection.execute("SELECT 1").fetchone()
+                self.done += 1
+            except Exception as error:  # noqa: BLE001  the test looks at them
+                self.errors.append(error)
+                return
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+    def __enter__(self) -> Load:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect) -> None:
+    connection = watched()
+    pid = monitor_pid()
+    epoch = client().state.epoch
+    with Load(connection) as load:
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not client().is_live, "the loss of the monitor to be noticed", timeout=2)
+        eventually(lambda: client().is_live and client().state.epoch > epoch, "another monitor")
+        eventually(lambda: client().state.confirmed, "the new monitor to watch the cluster")
+        done = load.done
+        eventually(lambda: load.done > done + 10, "the load to go on")
+    assert load.errors == []
+    assert monitor_pid() != pid
+
+
+def test_a_stopped_monitor_aborts_nothing_when_it_goes_on(watched: Connect, aurora: LocalAurora) -> None:
+    connection = watched(**FAST)
+    pid = monitor_pid()
+    heard = client().heard_at
+    with Load(connection) as load:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            eventually(lambda: not client().is_live, "the monitor to count as absent")
+            time.sleep(2.0)  # many probe intervals, in which nothing was probed
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        eventually(lambda: client().is_live and client().heard_at > heard, "the monitor to be heard again")
+        eventually(lambda: all(not h.is_failing for c in client().state.clusters.values() for h in c.health.values()), "all well")
+    assert load.errors == []
+    assert connection.plugin_service.physical(connection.target_connection).handle.aborted_by is None
+
+
+def test_the_writer_dies_while_the_monitor_is_stopped(watched: Connect, aurora: LocalAurora) -> None:
+    connection = watched()
+    old = aurora.writer.id
+    pid = monitor_pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        aurora.kill("writer")
+        aurora.promote_later(0.2, rejoin=False)
+        with pytest.raises(wrapper.FailoverSuccessError):
+            connection.execute("SELECT 1")
+        assert instance_of(connection) == aurora.writer.id != old
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_monitor_and_writer_die_together(watched: Connect, aurora: LocalAurora) -> None:
+    connection = watched()
+    old = aurora.writer.id
+    pid = monitor_pid()
+    os.kill(pid, signal.SIGKILL)
+    aurora.kill("writer")
+    aurora.promote_later(0.2, rejoin=False)
+    with pytest.raises(wrapper.FailoverSuccessError):
+        connection.execute("SELECT 1")
+    assert instance_of(connection) == aurora.writer.id != old
+
+
+def test_a_hung_host_that_comes_back_is_forgiven(watched: Connect, aurora: LocalAurora) -> None:
+    connection = watched()
+    writer = aurora.writer.id
+
+    def health() -> Any:
+        cluster = client().state.by_watch(connection.plugin_service.watch.key)
+        assert cluster is not None
+        assert cluster.topology.writer is not None
+        return cluster.health[cluster.topology.writer]
+
+    aurora.hang(writer)
+    eventually(lambda: health().is_failing, "a silent probe")
+    aurora.resume(writer)
+    eventually(lambda: not health().is_failing, "an answered probe")
+    assert instance_of(connection) == writer
+
+
+@pytest.mark.parametrize("trouble", ["mode", "file", "long", "relative"])
+def test_an_unusable_directory_leaves_a_working_connection(
+    trouble: str, aurora: LocalAurora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "d"
+    if trouble == "mode":
+        directory.mkdir(mode=0o755)
+    elif trouble == "file":
+        directory.touch()
+    elif trouble == "long":
+        directory = tmp_path / ("x" * 120)
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", "relative" if trouble == "relative" else str(directory))
+    forget_client()
+    try:
+        with caplog.at_level(logging.WARNING):
+            connection = wrapper.connect(
+                psycopg.connect, aurora.dsn(), cluster_instance_host_pattern=aurora.instance_host_pattern, autocommit=True
+            )
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+        (record,) = [record for record in caplog.records if "working without the shared monitor" in record.message]
+        assert "AWS_WRAPPER_MONITOR_DIR" in record.message or "chmod" in record.message or "remove it" in record.message
+        old = aurora.writer.id
+        aurora.kill("writer")
+        aurora.promote_later(0.1, rejoin=False)
+        with pytest.raises(wrapper.FailoverSuccessError):
+            connection.execute("SELECT 1")
+        assert instance_of(connection) != old
+        connection.close()
+    finally:
+        forget_client()
+
+
+def test_garbage_on_the_control_socket_is_dropped_and_counted(watched: Connect, monitor_directory: Path) -> None:
+    connection = watched()
+    import zmq
+
+    context = zmq.Context()
+    try:
+        with context.socket(zmq.DEALER) as stranger:
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.connect(f"ipc://{monitor_directory}/control-1.sock")
+            for data in (b"", b"\xff" * 50, b"\x95\xa3abc", os.urandom(4096)):
+                stranger.send(data)
+            eventually(lambda: "garbage" in json.dumps(monitor_status()) or monitor_status(), "the monitor to answer")
+    finally:
+        context.destroy(linger=0)
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(monitor_directory / "control-1.sock"))
+        raw.sendall(os.urandom(1024))
+    assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert client().is_live
+
+
+def test_eight_processes_share_one_monitor_and_its_sessions(watched: Connect, aurora: LocalAurora) -> None:
+    watched()
+    script = (
+        "import sys, psycopg, wrapper\n"
+        "connection = wrapper.connect(psycopg.connect, sys.argv[1], cluster_instance_host_pattern=sys.argv[2], autocommit=True)\n"
+        "print(connection.execute('SELECT 1').fetchone(), flush=True)\n"
+        "sys.stdin.read()\n"
+        "connection.close()\n"
+    )
+    command = [sys.executable, "-c", script, aurora.dsn(), aurora.instance_host_pattern]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "(1,)\n"
+        eventually(lambda: monitor_status().get("leases") and len(monitor_status()["leases"]) >= 9, "nine leases")
+        eventually(lambda: sum(aurora.monitoring_sessions().values()) <= 4, "the monitoring sessions to be hosts + 1 at most")
+        assert sum(aurora.monitoring_sessions().values()) >= 3
+    finally:
+        for worker in workers:
+            worker.communicate(timeout=20)
+    assert [worker.returncode for worker in workers] == [0] * 8
