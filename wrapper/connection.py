@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wrapper.conninfo import extract
 from wrapper.cursor import refused, wrapped
 from wrapper.drivers import driver_dialect_for
-from wrapper.errors import TransactionResolutionUnknownError, for_driver
+from wrapper.errors import AwsWrapperError, TransactionResolutionUnknownError, for_driver
 from wrapper.monitor.generation import GENERATION
 from wrapper.plugin import Call, ConnectionEvent, Plugin
 from wrapper.plugin_service import PluginService
@@ -43,11 +43,12 @@ class Calls:
     def look(self) -> None:
         """The slow path before a call: the shared state has a new generation, or this is a forked child."""
         wrapper = self.wrapper()
-        if wrapper is None or not self._readers:
+        if wrapper is None or not self._service.manager.plugins:
             self.seen = GENERATION[0]
             return
         wrapper.leave_parent()
         self.seen = GENERATION[0]
+        self._service.notice_host_list()
         for plugin in self._readers:
             plugin.shared_state_changed()
 
@@ -106,6 +107,9 @@ class AwsWrapperConnection:
         ours, text = extract(conninfo or "", lambda name: canonical(name) is not None or monitoring_prefix(name) is not None)
         given = {**driver_dialect.parse_conninfo(text), **ours, **kwargs}
         settings, parameters = split(given, driver_dialect.knows_parameter)
+        forced = settings["wrapper_driver_dialect"]
+        if forced not in (None, driver_dialect.code):
+            raise AwsWrapperError(f"wrapper_driver_dialect={forced!r} does not fit {target!r}: expected {driver_dialect.code}")
         plugins = settings["plugins"] if settings["plugins"] is not None else driver_dialect.default_plugins
         service = PluginService(target, driver_dialect, parameters, settings, plugins)
         service.manager.init_host_provider(service, settings, lambda: None)
@@ -116,6 +120,7 @@ class AwsWrapperConnection:
             if service.physical(connection) is not None and service.manager.plugins:
                 service.introduce(connection, needs_role=False)
             service.manager.notify_connection_changed({ConnectionEvent.INITIAL_CONNECTION})
+            service.notice_host_list()
         except BaseException:
             service.discard(connection)
             raise
@@ -167,8 +172,6 @@ class AwsWrapperConnection:
         """
         service: PluginService = self._service
         old = self._target
-        if connection is old:
-            return
         if service.settings["transfer_session_state_on_switch"]:
             service.driver_dialect.transfer_session_state(old, connection)
         put = object.__setattr__
@@ -179,7 +182,6 @@ class AwsWrapperConnection:
             cursor.__class__ = refused(cursor.__class__)
         self._cursors.clear()
         self._calls.seen = GENERATION[0]
-        service.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
 
     def leave_parent(self) -> None:
         """In a forked child: let go of the parent's connection without touching it, and open one of our own to the same host."""
@@ -193,7 +195,8 @@ class AwsWrapperConnection:
         _inherited.append(old)
         connection = service.connect(host_info, dict(service.parameters))
         confirmed = service.introduce(connection, needs_role=False)
-        service.set_current_connection(connection, confirmed)
+        # The old one is the parent's: not ours to close.
+        service.set_current_connection(connection, confirmed, dispose=False)
         if in_transaction:
             raise for_driver(TransactionResolutionUnknownError, service.driver_dialect.operational_error())(
                 "this process was forked while a transaction was open; the transaction is the parent's. The connection leads to "

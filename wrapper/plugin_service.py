@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from wrapper.decisions.host_changes import host_changes
 from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate
@@ -25,7 +26,14 @@ from wrapper.monitor.messages import Offer, Watch
 from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.state import ClusterState, TopologyHost
 from wrapper.pipeline import PluginManager
-from wrapper.plugin import CONNECT, FORCE_CONNECT, Plugin
+from wrapper.plugin import (
+    CONNECT,
+    FORCE_CONNECT,
+    NOTIFY_HOST_LIST_CHANGED,
+    ConnectionEvent,
+    OldConnectionSuggestedAction,
+    Plugin,
+)
 from wrapper.resolver import static_address
 from wrapper.settings import Settings
 from wrapper.urls import parse_endpoint
@@ -70,6 +78,7 @@ class PluginService:
         self.initial_connection_host_info: HostInfo | None = None
         self._physical: weakref.WeakKeyDictionary[Any, Physical] = weakref.WeakKeyDictionary()
         self._wrapper: weakref.ref[AwsWrapperConnection] | None = None
+        self._announced_hosts: tuple[HostInfo, ...] = ()
         endpoint = driver_dialect.endpoint(parameters)
         # Unix sockets and host lists lead to no single watchable host: such connections are passed through.
         self.watch: Watch | None = None
@@ -124,15 +133,34 @@ class PluginService:
         connection = self.current_connection
         return connection is not None and self.driver_dialect.is_in_transaction(connection)
 
-    def set_current_connection(self, connection: Any, host_info: HostInfo) -> None:
-        """Make `connection` the current one: session state moves over, cursors of the old one are refused from now on."""
+    def set_current_connection(self, connection: Any, host_info: HostInfo, *, dispose: bool = True) -> None:
+        """Make `connection` the current one: session state moves over, cursors of the old one are refused from now on.
+
+        The old connection is closed, unless a plugin wants it preserved or `dispose` is false.
+        """
         wrapper = self._wrapper() if self._wrapper is not None else None
         if wrapper is None:
             raise AwsWrapperError("the wrapper connection is gone")
+        old = wrapper.target_connection
+        if connection is old:
+            return
         physical = self.physical(connection)
         if physical is not None:
             physical.host_info = host_info
         wrapper.switch_to(connection)
+        action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
+        if dispose and action is not OldConnectionSuggestedAction.PRESERVE:
+            self.discard(old)
+
+    def notice_host_list(self) -> None:
+        """Tell the plugins that asked for it what changed in the host list since they were last told."""
+        if not self.manager.is_subscribed(NOTIFY_HOST_LIST_CHANGED):
+            return
+        hosts = self.all_hosts
+        changes = host_changes(self._announced_hosts, hosts)
+        self._announced_hosts = hosts
+        if changes:
+            self.manager.notify_host_list_changed(changes)
 
     def physical(self, connection: Any) -> Physical | None:
         """What is kept about a physical connection opened through this service."""

@@ -4,8 +4,9 @@ Run it with gunicorn, any number of workers, preloaded or not:
 
     gunicorn --workers 4 --chdir examples/web app:application
 
-It shows the one thing an application has to know about failover: what to do with `FailoverError.outcome`. Environment: DATABASE_DSN,
-and DATABASE_INSTANCES (`cluster_instance_host_pattern`) where the endpoint does not say how the instances are called.
+It shows the one thing an application has to know about failover: what to do with `FailoverError.outcome`. Environment:
+DATABASE_DSN, and DATABASE_INSTANCES (`cluster_instance_host_pattern`) where the endpoint does not say how the instances are
+called.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from urllib.parse import parse_qs
 
 import psycopg
 
-from wrapper import AwsWrapperConnection, FailoverError, FailoverFailedError
+from wrapper import AwsWrapperConnection, FailoverError, FailoverFailedError, HostInfo
 
 logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(process)d %(name)s: %(message)s")
 
@@ -47,7 +48,7 @@ class Orders:
     @property
     def host(self) -> str:
         """The instance that the connection leads to."""
-        host = self.connection.plugin_service.current_host_info
+        host: HostInfo = self.connection.plugin_service.current_host_info
         return host.host_id or host.host
 
     def place(self, key: str, text: str) -> list[str]:
@@ -59,9 +60,7 @@ class Orders:
         story: list[str] = []
         while True:
             try:
-                self.connection.execute(
-                    "INSERT INTO orders (key, text) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING", (key, text)
-                )
+                self.connection.execute("INSERT INTO orders (key, text) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING", (key, text))
             except FailoverFailedError:
                 raise
             except FailoverError as error:

@@ -22,11 +22,9 @@ Connect = Callable[..., Any]
 
 def test_it_is_an_instance_of_both(connect: Connect) -> None:
     connection = connect()
-    assert isinstance(connection, psycopg.Connection)
-    assert isinstance(connection, AwsWrapperConnection)
+    assert all(isinstance(connection, kind) for kind in (psycopg.Connection, AwsWrapperConnection))
     cursor = connection.cursor()
-    assert isinstance(cursor, psycopg.Cursor)
-    assert isinstance(cursor, AwsWrapperCursor)
+    assert all(isinstance(cursor, kind) for kind in (psycopg.Cursor, AwsWrapperCursor))
     assert cursor.connection is connection
     assert connection.connection is connection
 

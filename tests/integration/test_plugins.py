@@ -1,0 +1,125 @@
+"""Plugins of the user's own: what they see, what they may change, and how they are ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+import wrapper
+from tests.integration.conftest import eventually
+from tests.integration.test_failover import instance_of, is_superseded
+from wrapper.errors import AwsWrapperError
+from wrapper.hosts import HostInfo, HostRole
+from wrapper.pipeline import _REGISTRY
+from wrapper.plugin import ConnectionEvent, HostEvent, OldConnectionSuggestedAction, Plugin
+from wrapper.testing import LocalAurora
+
+Connect = Callable[..., Any]
+seen: list[tuple[Any, ...]] = []
+
+
+class Observer(Plugin):
+    """Subscribes to everything and writes down what it sees."""
+
+    @property
+    def subscribed_methods(self) -> set[str]:
+        return {"*"}
+
+    def connect(
+        self, target: Any, dialect: Any, host_info: HostInfo, props: dict[str, Any], initial: bool, connect_func: Any
+    ) -> Any:
+        seen.append(("connect", host_info.host, initial))
+        props["application_name"] = "observed"
+        return connect_func()
+
+    def execute(self, target: Any, method_name: str, execute_func: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
+        seen.append((method_name, *args))
+        return execute_func()
+
+    def init_host_provider(self, props: Mapping[str, Any], service: Any, init_func: Callable[[], None]) -> None:
+        seen.append(("init_host_provider",))
+        init_func()
+
+    def notify_connection_changed(self, changes: set[ConnectionEvent]) -> OldConnectionSuggestedAction:
+        seen.append(("connection", *changes))
+        return OldConnectionSuggestedAction.NO_OPINION
+
+    def notify_host_list_changed(self, changes: Mapping[str, set[HostEvent]]) -> None:
+        seen.append(("hosts", dict(changes)))
+
+    def accepts_strategy(self, role: HostRole, strategy: str) -> bool:
+        return strategy == "first"
+
+    def get_host_info_by_strategy(
+        self, role: HostRole, strategy: str, host_list: Sequence[HostInfo] | None = None
+    ) -> HostInfo | None:
+        if strategy != "first":
+            return super().get_host_info_by_strategy(role, strategy, host_list)
+        return (host_list or [None])[0]  # type: ignore[list-item]
+
+
+class ObserverFactory:
+    @staticmethod
+    def get_instance(plugin_service: Any, props: Mapping[str, Any]) -> Plugin:
+        return Observer()
+
+
+@pytest.fixture(autouse=True)
+def observer() -> Iterator[None]:
+    seen.clear()
+    wrapper.register_plugin("observer", ObserverFactory, weight=1)
+    yield
+    del _REGISTRY["observer"]
+
+
+def test_a_plugin_sees_calls_and_may_change_the_connect(connect: Connect) -> None:
+    connection = connect(plugins="failover_v2,observer")
+    assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("observed",)
+    connection.cursor().executemany("SELECT %s", [(1,)])
+    connection.commit()
+    names = [event[0] for event in seen]
+    assert names[:2] == ["init_host_provider", "connect"]
+    assert ("connection", ConnectionEvent.INITIAL_CONNECTION) in seen
+    assert ("Cursor.execute", "SELECT current_setting('application_name')") in seen
+    assert {"Cursor.executemany", "Connection.commit"} <= set(names)
+    connection.execute("SELECT 1")
+    with connection.transaction():
+        pass
+    assert "Connection.transaction" in [event[0] for event in seen]
+
+
+def test_notifications_after_a_failover(watched: Connect, aurora: LocalAurora) -> None:
+    connection = watched(plugins="observer,failover_v2")
+    old, new = aurora.writer, aurora.readers[0]
+    aurora.failover(new.id)
+    eventually(lambda: is_superseded(connection), "the new writer to be known")
+    with pytest.raises(wrapper.FailoverSuccessError):
+        connection.execute("SELECT 1")
+    assert instance_of(connection) == new.id
+    assert ("connection", ConnectionEvent.CONNECTION_OBJECT_CHANGED) in seen
+    changes = [event[1] for event in seen if event[0] == "hosts"]
+    assert any(HostEvent.HOST_ADDED in events for change in changes for events in change.values())
+    roles = {url: events for change in changes for url, events in change.items()}
+    assert HostEvent.CONVERTED_TO_WRITER in roles[f"{new.endpoint}:{new.port}/"]
+    assert HostEvent.CONVERTED_TO_READER in roles[f"{old.endpoint}:{old.port}/"]
+
+
+def test_strategies_of_plugins_come_first(watched: Connect) -> None:
+    service = watched(plugins="observer,failover_v2").plugin_service
+    hosts = service.all_hosts
+    assert len(hosts) == 3
+    assert sorted(host.role.value for host in hosts) == ["reader", "reader", "writer"]
+    assert service.accepts_strategy(HostRole.READER, "first")
+    assert service.accepts_strategy(HostRole.READER, "random")
+    assert not service.accepts_strategy(HostRole.READER, "fastest_response")
+    assert service.get_host_info_by_strategy(HostRole.READER, "first", hosts) is hosts[0]
+    assert service.get_host_info_by_strategy(HostRole.READER, "random").role is HostRole.READER
+    assert service.get_host_info_by_strategy(HostRole.WRITER, "highest_weight").role is HostRole.WRITER
+
+
+@pytest.mark.parametrize("code", ["", "a,b", " a"])
+def test_a_code_that_could_not_be_written_in_a_list_is_refused(code: str) -> None:
+    with pytest.raises(AwsWrapperError, match="plugin code"):
+        wrapper.register_plugin(code, ObserverFactory)

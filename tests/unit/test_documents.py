@@ -1,0 +1,29 @@
+"""What the documents say is what the code does."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_parameter_table_is_the_registry() -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "parameters.py"))
+    assert (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8") == generator["render"](), "run: python docs/parameters.py"
+
+
+def test_every_parameter_has_a_place_in_the_table() -> None:
+    from wrapper.settings import SETTINGS
+
+    page = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
+    for setting in SETTINGS:
+        assert f"`{setting.name}`" in page
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    import re
+
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
