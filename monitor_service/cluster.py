@@ -19,6 +19,7 @@ from monitor_service.registry import Identity, effective
 from wrapper.dialects import DatabaseDialect
 from wrapper.monitor.messages import NeedCredentials, Settings, WatchRequest
 from wrapper.monitor.state import (
+    OURS,
     SILENT,
     ClusterState,
     ClusterUpdate,
@@ -70,7 +71,11 @@ class Cluster:
         self._flush: asyncio.TimerHandle | None = None
         self._refresh: asyncio.TimerHandle | None = None
         self._asked_for_login = float("-inf")
+        self.login_news = asyncio.Event()
         self._blames_itself = False
+        self._is_mute = False
+        # Silent hosts by key, also those whose silence was put down to ourselves and never published.
+        self._silent: dict[str, HostHealth] = {}
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 
@@ -150,6 +155,10 @@ class Cluster:
         ]
         return min(answering, key=lambda host: (host.key != self.view.writer.writer, host.key), default=None)
 
+    def latest(self) -> list[HostHealth]:
+        """The evidence about every host, before any of it was put down to ourselves."""
+        return [self._silent.get(key, health) for key, health in self.view.health.items()]
+
     # -- what actors tell ------------------------------------------------------------------------------------------------------
 
     def on_probe(self, key: str, probe: Probe) -> None:
@@ -159,8 +168,11 @@ class Cluster:
         if before is None or self._stopped:
             return  # left while it was being asked
         health = judge(before, probe, self.settings.interval)
-        if probe.kind == SILENT and self._is_own_trouble(health):
-            return
+        if probe.kind == SILENT:
+            if self._is_own_trouble(health):
+                return
+        elif probe.kind != OURS:
+            self._silent.pop(key, None)
         known_session = before.accepting
         self._step(*topology.on_probe(self.view, health, monotonic(), time()), changed=key)
         if not known_session and health.accepting and self.topology_actor is not None and not self.topology_actor.has_session:
@@ -189,6 +201,7 @@ class Cluster:
     def on_pause(self) -> None:
         """Void what was measured across a pause of our own, and ask again."""
         self.view = topology.on_pause(self.view, monotonic())
+        self._silent.clear()
         self._publish_all()
         self.poke()
 
@@ -200,20 +213,27 @@ class Cluster:
     def login_accepted(self, fingerprint: bytes, key: str) -> None:
         """A server let an offer in: hosts that waited for that may use it."""
         self.book.accepted(fingerprint, key)
-        for actor in self.host_actors.values():
-            if actor.key != key and not actor.has_session:
-                actor.poke()
+        self._tell_of_login()
 
     def login_refused(self, fingerprint: bytes, key: str, detail: str) -> None:
         """A server refused an offer: the next one is tried, and when there is none the clients are asked."""
         self.book.refused(fingerprint, key, monotonic())
         self.note(key, "LOGIN REFUSED", detail)
+        self._tell_of_login()
         if self.book.is_exhausted(time()):
             self.lacks_login(key)
-        else:
-            for actor in self.host_actors.values():
-                if not actor.has_session:
-                    actor.poke()
+        elif key in self.host_actors:
+            self.host_actors[key].poke()
+
+    def login_undecided(self, fingerprint: bytes, key: str) -> None:
+        """An attempt ended without a word on the login."""
+        self.book.undecided(fingerprint, key)
+        self._tell_of_login()
+
+    def _tell_of_login(self) -> None:
+        # Whoever waits for the outcome of an offer's first trial holds the old event.
+        news, self.login_news = self.login_news, asyncio.Event()
+        news.set()
 
     def lacks_login(self, key: str) -> None:
         """Ask the clients for login values when no offer is left to try."""
@@ -308,6 +328,7 @@ class Cluster:
     def _fit_actors(self) -> None:
         """One actor per member."""
         for key in set(self.host_actors) - set(self.view.health):
+            self._silent.pop(key, None)
             self.services.supervisor.stop(self.host_actors.pop(key).name)
         for host in self.view.hosts:
             if host.key not in self.host_actors:
@@ -315,12 +336,15 @@ class Cluster:
                 self.services.supervisor.start(actor)
 
     def _is_own_trouble(self, health: HostHealth) -> bool:
-        clusters = [
-            [health if host.key == health.key else host for host in cluster.view.health.values()]
-            for cluster in self.services.clusters.values()
-            if cluster.deserted_at is None
-        ]
-        blames_itself = is_own_trouble(clusters)
+        self._silent[health.key] = health
+        others = [one for one in self.services.clusters.values() if one is not self and one.deserted_at is None]
+        is_mute = len(self._silent) == len(self.view.health)
+        if is_mute and not self._is_mute:
+            # Is it us? The others know before this cluster's hosts have been silent often enough.
+            for cluster in others:
+                cluster.poke()
+        self._is_mute = is_mute
+        blames_itself = is_own_trouble([one.latest() for one in (self, *others)])
         if blames_itself and not self._blames_itself:
             self.note(health.key, "OWN TROUBLE", "every host of every cluster fell silent together: not counted against them")
         self._blames_itself = blames_itself

@@ -67,6 +67,10 @@ class CredentialBook:
             return key, offer
         return None
 
+    def is_on_trial(self) -> bool:
+        """Whether some host is trying an offer for the first time: its outcome is worth waiting for."""
+        return any(record.trial is not None for record in self._records.values())
+
     def accepted(self, key: bytes, host: str) -> None:
         """Record that the server let the offer in."""
         record = self._records.get(key)

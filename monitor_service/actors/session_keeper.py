@@ -8,10 +8,12 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
 from monitor_service.cadence import CONNECT_PAUSE
+from monitor_service.loop_guard import bounded
 from monitor_service.resolver import ResolveError
 from monitor_service.sessions import ProbeError
 from monitor_service.sessions.preflight import preflight
 from wrapper.drivers.classify import ErrorKind
+from wrapper.monitor.messages import Offer
 from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ class SessionKeeper:
             if error.kind == SILENT:
                 self._next_connect = 0.0  # its own time-out was the pause
             raise
-        picked = self._cluster.book.pick(self._key, monotonic(), time())
+        picked = await self._pick_login(settings.connect_timeout)
         if picked is None:
             self._cluster.lacks_login(self._key)
             raise ProbeError(ANSWERED, "no login to try now", ErrorKind.LOGIN)
@@ -122,4 +124,13 @@ class SessionKeeper:
             raise
         finally:
             if not decided:
-                self._cluster.book.undecided(fingerprint, self._key)
+                self._cluster.login_undecided(fingerprint, self._key)
+
+    async def _pick_login(self, timeout: float) -> tuple[bytes, Offer] | None:
+        book = self._cluster.book
+        while (picked := book.pick(self._key, monotonic(), time())) is None and book.is_on_trial():
+            try:
+                await bounded(self._services.guard, timeout, self._cluster.login_news.wait())
+            except TimeoutError:
+                return None
+        return picked

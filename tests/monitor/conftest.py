@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from wrapper.testing import LocalAurora
+
 from .harness import MonitorProcess, Worker
-from .servers import Aurora, Server, Template, find_binaries, free_port
+from .servers import Server, writer_of
 
 
 @pytest.fixture
@@ -55,48 +57,13 @@ def worker(new_worker: Callable[[], Worker]) -> Worker:
 
 
 @pytest.fixture(scope="session")
-def template() -> Iterator[Template]:
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("no PostgreSQL server programs (initdb) found")
-    made = Template(binaries)
-    yield made
-    made.remove()
-
-
-@pytest.fixture(scope="session")
-def plain_server(template: Template) -> Iterator[Server]:
-    address = "127.0.77.2"
-    one = template.copy(address, free_port(address), "plain")
-    one.start()
-    yield one
-    one.stop()
+def plain_lab() -> Iterator[LocalAurora]:
+    with LocalAurora(instances=1, flavor="pg", address_names=True) as lab:
+        yield lab
 
 
 @pytest.fixture
-def server(plain_server: Server) -> Iterator[Server]:
-    """A plain server that runs and answers, whatever the last test did to it."""
-    yield plain_server
-    if plain_server.is_running:
-        plain_server.resume()
-    else:
-        plain_server.start()
-
-
-@pytest.fixture(scope="session")
-def spare(template: Template) -> Iterator[list[Aurora]]:
-    """The cluster of the last test, if that left it as it was."""
-    kept: list[Aurora] = []
-    yield kept
-    for one in kept:
-        one.stop()
-
-
-@pytest.fixture
-def aurora(template: Template, spare: list[Aurora]) -> Iterator[Aurora]:
-    cluster = spare.pop() if spare else Aurora(template)
-    yield cluster
-    if cluster.is_as_new:
-        spare.append(cluster)
-    else:
-        cluster.stop()
+def server(plain_lab: LocalAurora) -> Server:
+    """A lone plain PostgreSQL server that runs and answers, whatever the last test did to it."""
+    plain_lab.reset()
+    return writer_of(plain_lab)

@@ -53,13 +53,19 @@ from wrapper.monitor.state import (
     apply,
 )
 
-from .servers import PASSWORD, Server, eventually
+from .servers import Server, eventually
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "monitor_service", *arguments]
+
+
+def login(server: Server, password: str | None = None) -> Offer:
+    """The application's login values, or a wrong password."""
+    lab = server.lab
+    return Offer({"user": lab.user, "password": password or lab.password, "dbname": lab.database})
 
 
 class MonitorProcess:
@@ -143,13 +149,14 @@ class Worker:
         first = servers[0]
         values: dict[str, Any] = {
             "client": self.client,
-            "watch": Watch("postgresql", changes.pop("endpoint", first.address), first.port, changes.pop("cluster_id", None)),
+            "watch": Watch("postgresql", changes.pop("endpoint", first.endpoint), first.port, changes.pop("cluster_id", None)),
             "dialect": "pg",
             "driver": "psycopg",
             "settings": settings,
-            "seed": Topology(hosts=tuple(TopologyHost(one.address, one.port) for one in servers), source=FROM_DIRECT),
-            "offer": Offer({"user": "app", "password": PASSWORD, "dbname": "postgres"}),
+            "seed": Topology(hosts=tuple(TopologyHost(one.endpoint, one.port) for one in servers), source=FROM_DIRECT),
         }
+        if "offer" not in changes:
+            values["offer"] = login(first)
         return WatchRequest(**{**values, **changes})
 
     def watch(self, *servers: Server, **changes: Any) -> str:
@@ -167,11 +174,11 @@ class Worker:
         self.state = adopt(self.state, self.state.epoch or self._epoch, answer.clusters, answer.seqs)
         return answer
 
-    def report(
-        self, topic: str, server: Server, error: str = "network", at: float | None = None, *, endpoint: str | None = None
-    ) -> float:
+    def report(self, topic: str, server: Server, error: str = "network", at: float | None = None) -> float:
+        """Report a failed connection, as seen now or `at`; return the time reported."""
         moment = time.monotonic() if at is None else at
-        watch = Watch("postgresql", endpoint or server.address, server.port)
+        endpoint = self.cluster(topic).watches[0].partition("://")[2].rpartition(":")[0]
+        watch = Watch("postgresql", endpoint, server.port)
         self.control.send(encode(Report(watch, server.key, moment, error=error), seq=0))
         return moment
 

@@ -26,6 +26,7 @@ from wrapper.monitor.messages import (
     Watched,
     encode,
 )
+from wrapper.monitor.state import Topology, TopologyHost
 
 from .harness import REPOSITORY, MonitorProcess, Worker
 from .servers import Server, eventually
@@ -67,7 +68,7 @@ def test_the_lease_of_a_killed_worker_lapses(start_monitor: Callable[..., Monito
         "import sys, time; from pathlib import Path; from wrapper.monitor.paths import MonitorPaths\n"
         "from tests.monitor.harness import Worker; from tests.monitor.servers import Server\n"
         f"worker = Worker(MonitorPaths(Path({str(monitor.paths.directory)!r})))\n"
-        f"worker.watch(Server(Path(), Path('/x/y'), {server.address!r}, {server.port}, 'x'))\n"
+        f"worker.watch(Server(None, 'x', {server.endpoint!r}, {server.port}), offer=None)\n"
         "print('watching', flush=True); time.sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=REPOSITORY)
@@ -159,12 +160,12 @@ def test_a_thousand_workers_at_once(worker: Worker, server: Server) -> None:
 
 
 def test_one_cluster_id_with_two_proofs_is_two_clusters(worker: Worker, server: Server) -> None:
-    elsewhere = Server(server._binaries, server.data, "127.0.77.9", server.port, "elsewhere")
+    nowhere = TopologyHost("127.255.0.1", server.port)
     first = worker.watch(server, cluster_id="mine")
-    second = worker.watch(elsewhere, cluster_id="mine")
+    second = worker.watch(server, cluster_id="mine", endpoint="another", seed=Topology(hosts=(nowhere,)))
     assert first != second
     worker.until(lambda: worker.events_named("SPLIT"), "the split to be told")
-    worker.until(lambda: worker.health(second, elsewhere).kind == "refused", "the host that is not there")
+    worker.until(lambda: worker.cluster(second).health[nowhere.key].kind == "refused", "the host that is not there")
 
 
 def test_the_sockets_are_private(monitor: MonitorProcess) -> None:

@@ -3,135 +3,186 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wrapper.monitor.messages import Release
+from wrapper.monitor.state import Topology, TopologyHost
+from wrapper.testing import LocalAurora
 
 from .harness import Worker
-from .servers import Aurora, Server, eventually
+from .servers import Server, eventually, readers_of, servers_of, writer_of
+
+# First of all fixtures: the monitor must inherit an environment in which the lab's names resolve.
+pytestmark = pytest.mark.usefixtures("aurora")
 
 
-def watched(worker: Worker, aurora: Aurora, *servers: Server, **changes: object) -> str:
-    topic = worker.watch(*(servers or aurora.servers), dialect="aurora-pg", template=aurora.pattern, **changes)
-    worker.until_writer(topic, aurora.writer)
-    worker.until(lambda: all(worker.health(topic, one).proved_at for one in aurora.servers), "proofs of all hosts")
+def watched(worker: Worker, lab: LocalAurora, **changes: object) -> str:
+    servers = servers_of(lab)
+    topic = worker.watch(*servers, dialect="aurora-pg", template=lab.instance_host_pattern, **changes)
+    worker.until_writer(topic, writer_of(lab))
+    worker.until(lambda: all(worker.health(topic, one).proved_at for one in servers), "proofs of all hosts")
     return topic
 
 
-def sessions(aurora: Aurora) -> int:
-    return sum(server.sessions() for server in aurora.servers if server.is_running)
+def sessions(servers: Iterable[Server]) -> int:
+    return sum(server.sessions() for server in servers)
 
 
-def test_the_membership_is_read_and_every_host_proves_its_role(worker: Worker, aurora: Aurora) -> None:
+def until_proved(worker: Worker, topic: str, server: Server, after: float) -> None:
+    worker.until(lambda: (worker.health(topic, server).proved_at or 0) > after, f"a younger proof of {server.key}")
+
+
+def test_the_membership_is_read_and_every_host_proves_its_role(worker: Worker, aurora: LocalAurora) -> None:
     # The seed knows one host; the table brings the others.
-    topic = worker.watch(aurora.readers[0], dialect="aurora-pg", template=aurora.pattern)
+    topic = worker.watch(readers_of(aurora)[0], dialect="aurora-pg", template=aurora.instance_host_pattern)
     worker.until(lambda: len(worker.cluster(topic).health) == 3, "the members")
-    worker.until_writer(topic, aurora.writer)
-    for reader in aurora.readers:
+    worker.until_writer(topic, writer_of(aurora))
+    for reader in readers_of(aurora):
         worker.until(lambda reader=reader: worker.health(topic, reader).role == "reader", "the reader's proof")  # type: ignore[misc]
-    assert worker.cluster(topic).topology.member(aurora.writer.key) is not None
-    eventually(lambda: sessions(aurora) == len(aurora.servers) + 1, "one session per host and one for the membership")
+    assert {host.id for host in worker.cluster(topic).topology.hosts} == {one.id for one in aurora.instances}
+    eventually(lambda: sessions(servers_of(aurora)) == 4, "one session per host and one for the membership")
 
 
 @pytest.mark.parametrize("drop_sessions", [True, False])
-def test_a_killed_writer_is_replaced_by_the_host_that_proves_itself(worker: Worker, aurora: Aurora, drop_sessions: bool) -> None:
+def test_a_killed_writer_is_replaced_by_the_host_that_proves_itself(
+    worker: Worker, aurora: LocalAurora, drop_sessions: bool
+) -> None:
     topic = watched(worker, aurora, interval=1.0)
-    old, new = aurora.writer, aurora.readers[0]
+    old, new = writer_of(aurora), readers_of(aurora)[0]
     old.kill()
     worker.until(lambda: worker.health(topic, old).kind == "refused", "the refusal", timeout=5)
     failed_at = time.monotonic()
-    aurora.fail_over(new, drop_sessions=drop_sessions)
+    aurora.failover(new.id, drop_sessions=drop_sessions, rejoin=False)
     worker.until_writer(topic, new)
     cluster = worker.cluster(topic)
     assert cluster.topology.term == 2
     assert (cluster.writer_proved_at or 0) > failed_at
-    eventually(lambda: sessions(aurora) == 3, "two hosts and the membership", timeout=5)
+    eventually(lambda: sessions(one for one in servers_of(aurora) if one != old) == 3, "two hosts and the membership", timeout=5)
     assert worker.status()["restarts"] == 0
+    old.start()
+    worker.until(lambda: worker.health(topic, old).role == "reader", "the old writer to come back as a reader")
+    assert worker.writer(topic) == new.key
+    eventually(lambda: sessions(servers_of(aurora)) == 4, "three hosts and the membership", timeout=5)
 
 
-def test_a_failover_without_any_fault_is_seen(worker: Worker, aurora: Aurora) -> None:
-    topic = watched(worker, aurora, interval=0.2)
-    new = aurora.readers[0]
-    # The old writer goes on believing; the new one's claim ranks higher.
-    aurora.hang_writer().resume()
-    aurora.fail_over(new)
+def test_a_failover_without_a_fault_is_followed(worker: Worker, aurora: LocalAurora) -> None:
+    topic = watched(worker, aurora, interval=30.0)
+    old, new = writer_of(aurora), readers_of(aurora)[0]
+    aurora.failover(new.id)
     worker.until_writer(topic, new)
+    worker.until(lambda: worker.health(topic, old).role == "reader", "the demoted writer's own word")
 
 
-def test_an_old_writer_that_resumes_stays_superseded(worker: Worker, aurora: Aurora) -> None:
+def test_an_old_writer_that_resumes_stays_superseded(worker: Worker, aurora: LocalAurora) -> None:
     topic = watched(worker, aurora, interval=0.2)
-    new = aurora.readers[1]
-    old = aurora.hang_writer()
+    old, new = writer_of(aurora), readers_of(aurora)[1]
+    old.hang()
     worker.until(lambda: worker.health(topic, old).silent >= 1, "the writer to fall silent")
-    aurora.fail_over(new)
+    aurora.failover(new.id)
     worker.until_writer(topic, new)
     old.resume()
     worker.until(
         lambda: worker.health(topic, old).role == "writer" and not worker.health(topic, old).is_failing, "its honest claim"
     )
-    at = worker.report(topic, old)
-    worker.until(lambda: (worker.health(topic, old).proved_at or 0) > at, "another claim")
+    until_proved(worker, topic, old, after=worker.report(topic, old))
     assert worker.writer(topic) == new.key
     assert worker.cluster(topic).topology.term == 2
     assert worker.cluster(topic).proved(old.key) is None
 
 
-def test_a_second_failover_follows_the_first(worker: Worker, aurora: Aurora) -> None:
+def test_a_second_failover_follows_the_first(worker: Worker, aurora: LocalAurora) -> None:
     topic = watched(worker, aurora, interval=0.2)
-    first, second = aurora.readers
-    aurora.writer.kill()
-    aurora.fail_over(first)
-    worker.until_writer(topic, first)
-    first.kill()
-    aurora.fail_over(second)
-    worker.until_writer(topic, second)
-    assert worker.cluster(topic).topology.term == 3
+    for term, target in enumerate(readers_of(aurora), 2):
+        writer_of(aurora).kill()
+        aurora.failover(target.id)
+        worker.until_writer(topic, target)
+        assert worker.cluster(topic).topology.term == term
 
 
-def test_a_report_asks_every_host(worker: Worker, aurora: Aurora) -> None:
+def test_a_writer_that_restarts_in_place_is_proved_again(worker: Worker, aurora: LocalAurora) -> None:
     topic = watched(worker, aurora, interval=30.0)
-    at = worker.report(topic, aurora.writer, "read_only")
-    for server in aurora.servers:
-        worker.until(lambda server=server: (worker.health(topic, server).proved_at or 0) > at, "a proof after the report")  # type: ignore[misc]
-    assert worker.writer(topic) == aurora.writer.key
+    writer = writer_of(aurora)
+    writer.kill()
+    killed_at = time.monotonic()
+    writer.start()
+    worker.until(lambda: worker.writer(topic) == writer.key, "the writer")
+    until_proved(worker, topic, writer, after=killed_at)
+    assert worker.cluster(topic).topology.term == 1
 
 
-def test_a_member_that_leaves_is_no_longer_probed(worker: Worker, aurora: Aurora) -> None:
-    topic = watched(worker, aurora, interval=0.2)
-    gone = aurora.servers.pop()
-    aurora.publish()
-    worker.report(topic, aurora.writer, "wrong_role")  # brings the refresh forward
-    worker.until(lambda: len(worker.cluster(topic).health) == 2, "the membership without it")
-    eventually(lambda: gone.sessions() == 0, "its session to be closed")
-    gone.stop()
+def test_a_report_asks_every_host(worker: Worker, aurora: LocalAurora) -> None:
+    topic = watched(worker, aurora, interval=30.0)
+    at = worker.report(topic, writer_of(aurora), "read_only")
+    for server in servers_of(aurora):
+        until_proved(worker, topic, server, after=at)
+    assert worker.writer(topic) == writer_of(aurora).key
 
 
-def test_watches_that_prove_to_be_one_cluster_merge(new_worker: Callable[[], Worker], aurora: Aurora) -> None:
+def test_a_host_that_the_table_does_not_list_is_dropped(worker: Worker, aurora: LocalAurora) -> None:
+    left = TopologyHost("deleted.example", aurora.port)
+    seed = Topology(hosts=(left, TopologyHost(writer_of(aurora).endpoint, aurora.port)))
+    topic = worker.watch(writer_of(aurora), dialect="aurora-pg", template=aurora.instance_host_pattern, seed=seed)
+    worker.until(lambda: len(worker.cluster(topic).health) == 3, "the members")
+    assert left.key not in worker.cluster(topic).health
+    assert not any(left.key in actor["name"] for actor in worker.status()["actors"])
+
+
+def test_watches_that_prove_to_be_one_cluster_merge(new_worker: Callable[[], Worker], aurora: LocalAurora) -> None:
     one, other = new_worker(), new_worker()
+    pattern = aurora.instance_host_pattern
+    left, right = readers_of(aurora)
     # Two aliases whose seeds have no host in common, before any table was read.
-    first = one.watch(aurora.readers[0], dialect="aurora-pg", template=aurora.pattern, endpoint="reader.alias")
-    second = other.watch(aurora.readers[1], dialect="aurora-pg", template=aurora.pattern, endpoint="other.alias", cluster_id="mine")
+    first = one.watch(left, dialect="aurora-pg", template=pattern, endpoint="reader.alias")
+    second = other.watch(right, dialect="aurora-pg", template=pattern, endpoint="other.alias", cluster_id="mine")
     eventually(lambda: len(one.status()["clusters"]) == 1, "the merge")
     topic = one.status()["clusters"][0]["topic"]
     assert topic in (first, second)
     assert len(one.status()["clusters"][0]["watches"]) == 2
-    assert one.watch(aurora.readers[0], dialect="aurora-pg", template=aurora.pattern, endpoint="reader.alias") == topic
-    one.until_writer(topic, aurora.writer)
-    eventually(lambda: sessions(aurora) == 4, "one set of sessions for both")
-    one.ask(Release(one.client))
-    assert len(other.status()["clusters"][0]["watches"]) == 2
+    assert one.watch(left, dialect="aurora-pg", template=pattern, endpoint="reader.alias") == topic
+    one.until_writer(topic, writer_of(aurora))
+    eventually(lambda: sessions(servers_of(aurora)) == 4, "one set of sessions for both")
 
 
-def test_missing_rights_are_named(worker: Worker, aurora: Aurora) -> None:
-    for server in aurora.servers:
-        if server is aurora.writer:
-            server.admin("REVOKE EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() FROM PUBLIC")
-    topic = worker.watch(aurora.writer, dialect="aurora-pg", template=aurora.pattern)
-    worker.until(lambda: "grant EXECUTE on" in worker.health(topic, aurora.writer).detail, "the missing right")
-    health = worker.health(topic, aurora.writer)
-    assert health.kind == "answered"
-    assert health.proved_at is None
-    aurora.writer.admin("GRANT EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() TO PUBLIC")
-    worker.until(lambda: worker.writer(topic) == aurora.writer.key, "the proof once the right is there")
+def test_missing_rights_are_named(worker: Worker, aurora: LocalAurora) -> None:
+    writer = writer_of(aurora)
+    writer.admin("REVOKE EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() FROM PUBLIC")
+    try:
+        topic = worker.watch(writer, dialect="aurora-pg", template=aurora.instance_host_pattern)
+        worker.until(lambda: "grant EXECUTE on" in worker.health(topic, writer).detail, "the missing right")
+        health = worker.health(topic, writer)
+        assert health.kind == "answered"
+        assert health.proved_at is None
+    finally:
+        writer.admin("GRANT EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() TO PUBLIC")
+    worker.until(lambda: worker.writer(topic) == writer.key, "the proof once the right is there")
+
+
+def test_refused_logins_leave_the_host_alive(worker: Worker, aurora: LocalAurora) -> None:
+    topic = watched(worker, aurora, interval=0.2)
+    reader = readers_of(aurora)[0]
+    aurora.refuse_logins(reader.id)
+    reader.drop_sessions()
+    worker.until(lambda: not worker.health(topic, reader).accepting, "the refused login")
+    assert not worker.health(topic, reader).is_failing
+    aurora.refuse_logins(reader.id, False)
+    worker.until(lambda: worker.health(topic, reader).accepting, "the login")
+
+
+def test_two_clusters_that_fall_silent_together_are_our_own_trouble(worker: Worker, aurora: LocalAurora, server: Server) -> None:
+    topic = watched(worker, aurora, interval=0.8)
+    lone = worker.watch(server, interval=0.8)
+    worker.snapshot(*worker.cluster(topic).watches, *worker.cluster(lone).watches)
+    worker.until(lambda: worker.writer(lone), "the other cluster")
+    everything = [server, *servers_of(aurora)]
+    with ThreadPoolExecutor() as together:
+        list(together.map(Server.hang, everything))
+    worker.until(lambda: worker.events_named("OWN TROUBLE"), "the monitor to suspect itself")
+    worker.follow(1.0)
+    assert worker.events_named("DOWN?") == []
+    # One of them answers again: now the others' silence is theirs.
+    server.resume()
+    worker.until(lambda: worker.health(topic, writer_of(aurora)).silent >= 3, "the evidence against the cluster")
+    for one in everything:
+        one.resume()

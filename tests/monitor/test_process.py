@@ -16,7 +16,7 @@ from wrapper.monitor.messages import Refused, Release, Status, StatusRequest, St
 from wrapper.monitor.paths import MonitorPaths
 
 from .harness import REPOSITORY, MonitorProcess, Worker, command, exists, is_free
-from .servers import PASSWORD, Server, eventually
+from .servers import Server, eventually
 
 Start = Callable[..., MonitorProcess]
 
@@ -154,7 +154,7 @@ def test_status_for_people_and_for_scripts(directory: Path, start_monitor: Start
     host = document["clusters"][0]["hosts"][0]
     assert (host["key"], host["role"], host["session"]) == (server.key, "writer", True)
     assert document["epoch"] == int(monitor.paths.lock.read_text())
-    assert PASSWORD not in json.dumps(document)
+    assert "password" not in json.dumps(document)
     worker.close()
 
 
@@ -191,7 +191,7 @@ def test_events_replays_and_follows(directory: Path, monitor: MonitorProcess, se
 
 
 def test_watch_by_hand(directory: Path, monitor: MonitorProcess, server: Server) -> None:
-    dsn = f"host={server.address} port={server.port} user=app password='{PASSWORD}' dbname=postgres"
+    dsn = server.lab.dsn(server.id, by_address=True)
     follower = subprocess.Popen(
         command("watch", "--directory", str(directory), dsn), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     )
