@@ -174,8 +174,6 @@ def main() -> int:
     timeline = Timeline()
     with LocalAurora(synchronous=True) as lab, tempfile.TemporaryDirectory(prefix="asm-demo-") as directory:
         timeline.say("lab", f"three PostgreSQL servers are up; {lab.writer.id} is the writer")
-        with psycopg.connect(lab.dsn(by_address=True, host=lab.writer.address)) as connection:
-            connection.execute("CREATE TABLE orders (key text PRIMARY KEY, text text)")
         environment = {
             **os.environ,
             **lab.environment(),
@@ -210,7 +208,7 @@ def main() -> int:
             disturb(lab, load, timeline, "hangs (SIGSTOP): connections stay open, nothing answers", lab.hang, workers)
             load.stop()
             survivors = children_of(gunicorn.pid)
-            with psycopg.connect(lab.dsn(by_address=True, host=lab.writer.address)) as connection:
+            with psycopg.connect(lab.dsn(by_address=True)) as connection:
                 stored = {row[0] for row in connection.execute("SELECT key FROM orders")}
         finally:
             load.stop()

@@ -43,6 +43,10 @@ class Orders:
             self._connection = AwsWrapperConnection.connect(
                 psycopg.Connection.connect, os.environ["DATABASE_DSN"], autocommit=True, **options
             )
+            try:
+                self._connection.execute("CREATE TABLE IF NOT EXISTS orders (key text PRIMARY KEY, text text)")
+            except psycopg.errors.UniqueViolation:
+                pass  # another worker made it at the same moment
         return self._connection
 
     @property
