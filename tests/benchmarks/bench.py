@@ -1,0 +1,140 @@
+"""What a row is made of, and the stage that rows play on: a local cluster, a monitor directory of its own, and worker processes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.benchmarks.children import Child
+from tests.benchmarks.monitor import Monitor
+from wrapper.monitor.paths import DIRECTORY_VARIABLE
+from wrapper.testing import LocalAurora
+
+OURS = "ours"
+REFERENCE = "reference"
+RAW = "raw"
+
+# Workers of the rows that have many: the size of a small application server.
+WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One cell. `met`: whether the goal was reached, None where there is none. `numbers`: what the text was made from."""
+
+    text: str
+    met: bool | None = None
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the table. `before`: what the reference did when it was first measured on such a machine."""
+
+    what: str
+    before: str
+    goal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two that are compared: its name, and the Python that has it installed."""
+
+    name: str
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One measurement, which fills one or more lines with one figure each. `compares`: the reference can be measured too."""
+
+    name: str
+    lines: tuple[Line, ...]
+    measure: Callable[[Bench, Side], list[Figure]]
+    compares: bool = True
+
+
+class Stage:
+    """A cluster in good health, an empty monitor directory, and the processes started on it."""
+
+    def __init__(self, lab: LocalAurora, side: Side, directory: Path) -> None:
+        self.lab = lab
+        self.side = side
+        self.monitor = Monitor(directory)
+        self._environment = {DIRECTORY_VARIABLE: str(directory)}
+        self._children: list[Child] = []
+
+    def start(self, module: str, *, side: str | None = None, instance: str | None = None, **arguments: Any) -> Child:
+        """Start a worker that connects to an instance, by default the writer. `side` is the stage's, or `raw`."""
+        side = side or self.side.name
+        parameters = {**self.parameters, **arguments.pop("parameters", {})} if side != RAW else {}
+        given = {"side": side, "conninfo": self.lab.dsn(instance, by_address=True), "parameters": parameters, **arguments}
+        child = Child(self.side.python, module, given, self._environment)
+        self._children.append(child)
+        return child
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What either wrapper must be told of the cluster: how instances are addressed."""
+        return {"cluster_instance_host_pattern": self.lab.instance_host_pattern}
+
+    def admin(self, instance: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """Open a superuser connection, which no count of sessions includes."""
+        return psycopg.connect(self.lab.admin_dsn(instance), autocommit=True, application_name="lab bench", connect_timeout=5)
+
+    def stop(self, child: Child, patience: float = 3.0) -> None:
+        self._children.remove(child)
+        child.stop(patience)
+
+    def close(self) -> None:
+        for child in self._children:
+            child.command("stop")
+        # Whatever hangs in a call to a hung server is ended at once: its numbers are in.
+        for child in self._children:
+            child.stop(0.5)
+        self.monitor.stop()
+
+
+class Bench:
+    """One run of the suite. `quick`: fewer rounds, shorter waits."""
+
+    def __init__(self, quick: bool) -> None:
+        self.quick = quick
+        self._labs: dict[bool, LocalAurora] = {}
+
+    def rounds(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+    @contextmanager
+    def stage(self, side: Side, *, synchronous: bool = False) -> Iterator[Stage]:
+        """Set the stage on one cluster that all rows share, put in order before each. `synchronous`: see `LocalAurora`."""
+        lab = self._lab(synchronous)
+        lab.reset()
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            stage = Stage(lab, side, Path(directory))
+            with stage.admin(lab.writer.id) as admin:
+                admin.execute("CREATE TABLE IF NOT EXISTS bench_writes (worker bigint, n bigint)")
+                admin.execute(f"GRANT ALL ON bench_writes TO {lab.user}")
+                admin.execute("TRUNCATE bench_writes")
+            try:
+                yield stage
+            finally:
+                stage.close()
+
+    def _lab(self, synchronous: bool) -> LocalAurora:
+        if synchronous not in self._labs:
+            self.close()
+            self._labs[synchronous] = LocalAurora(address_names=True, synchronous=synchronous)
+        return self._labs[synchronous]
+
+    def close(self) -> None:
+        """End the servers."""
+        for lab in self._labs.values():
+            lab.close()
+        self._labs.clear()
