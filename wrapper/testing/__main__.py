@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _ON_INSTANCE = {
     "resume": "SIGCONT an instance",
     "stop": "shut an instance down in order",
     "start": "start an instance again",
+    "rejoin": "make a former writer that was resumed a reader",
     "drop-sessions": "end every client session of an instance",
 }
 _SWITCHES = {
@@ -145,7 +147,17 @@ def _simple(options: argparse.Namespace) -> None:
     LabClient(options.directory).request(options.command.replace("-", "_"), **arguments)
 
 
-_COMMANDS = {"up": _up, "status": _status, "env": _env, "exec": _exec, "failover": _failover}
+def _down(options: argparse.Namespace) -> None:
+    lab = LabClient(options.directory)
+    lab.request("down")
+    deadline = time.monotonic() + 30.0
+    while options.directory.exists():  # so that `up` can follow at once
+        if time.monotonic() > deadline:
+            raise LabError(f"{options.directory} is still there: the lab did not end within 30 s")
+        time.sleep(0.02)
+
+
+_COMMANDS = {"up": _up, "status": _status, "env": _env, "exec": _exec, "failover": _failover, "down": _down}
 
 if __name__ == "__main__":
     sys.exit(main())

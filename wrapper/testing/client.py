@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,12 @@ from wrapper.testing.binaries import LabError
 from wrapper.testing.cluster import Options
 from wrapper.testing.controller import SOCKET
 from wrapper.testing.isolation import isolated
+from wrapper.testing.processes import kill_inside, remove_shared_memory
 
 _PREFIX = "aurora-lab-"
-_START_PATIENCE = 60.0
+LOCK = "lock"
+# sun_path of unix(7) holds 108 bytes, the last of which is zero.
+_LONGEST_SOCKET_PATH = 107
 
 
 @dataclass(frozen=True)
@@ -146,11 +148,19 @@ class LabClient:
         else:
             host = self.instance(instance).endpoint if instance else self.writer_endpoint
         values = {"host": host, "port": self.port, "dbname": self.database, "user": self.user, "password": self.password, **extra}
-        return " ".join(f"{name}={value}" for name, value in values.items())
+        return _conninfo(values)
 
     def admin_dsn(self, instance: str) -> str:
         """Return connection text for the superuser of one instance, by address."""
-        return f"host={self.instance(instance).address} port={self.port} dbname={self.database} user={self.facts['superuser']}"
+        return _conninfo(
+            {
+                "host": self.instance(instance).address,
+                "port": self.port,
+                "dbname": self.database,
+                "user": self.facts["superuser"],
+                "password": self.facts["superuser_password"],
+            }
+        )
 
     # -- commands --------------------------------------------------------------------------------------------------------------
 
@@ -163,7 +173,8 @@ class LabClient:
         self.request("hang", name=instance, postmaster_only=postmaster_only)
 
     def resume(self, instance: str) -> None:
-        """SIGCONT an instance."""
+        """SIGCONT an instance. One that hung while another became the writer goes on as the writer it was, with the view it had,
+        until `rejoin`, `start` or `reset`."""
         self.request("resume", name=instance)
 
     def stop(self, instance: str) -> None:
@@ -174,6 +185,10 @@ class LabClient:
         """Start an instance again; it joins as a reader if another one is the writer."""
         self.request("start", name=instance)
 
+    def rejoin(self, instance: str) -> None:
+        """Make any instance but the writer a proper reader, whatever its state: above all a former writer that was resumed."""
+        self.request("rejoin", name=instance)
+
     def failover(
         self,
         target: str | None = None,
@@ -182,7 +197,11 @@ class LabClient:
         promote_delay: float | None = None,
         drop_sessions: bool | None = None,
     ) -> FailoverReport:
-        """Move the writer to `target`, or to the most advanced reader. The old writer stops, unless it hangs, and joins again."""
+        """Move the writer to `target`, or to the most advanced reader; return when the cluster is whole again.
+
+        The old writer is shut down first, unless it hangs, and joins again as a reader, unless `rejoin` is false. `promote_delay`:
+        seconds that the cluster is without a writer. Other commands are served meanwhile.
+        """
         return FailoverReport(
             **self.request("failover", target=target, rejoin=rejoin, promote_delay=promote_delay, drop_sessions=drop_sessions)
         )
@@ -210,7 +229,7 @@ class LabClient:
         self.request("refuse_logins", name=instance, on=on)
 
     def too_many_connections(self, instance: str, on: bool = True) -> None:
-        """Have an instance run out of connections (SQLSTATE 53300); sessions that exist stay."""
+        """Have an instance run out of connections (SQLSTATE 53300), for ten minutes at most; sessions that exist stay."""
         self.request("too_many_connections", name=instance, on=on)
 
     def drop_sessions(self, instance: str) -> int:
@@ -299,9 +318,17 @@ class LocalAurora(LabClient):
             suffix,
         )
         self._process: subprocess.Popen[str] | None = None
-        self._lock = open(self.directory / "lock", "w")  # noqa: SIM115  held as long as the lab lives
+        self._owner = os.getpid()
+        # Locked before it has its name: no other lab may take this one for a dead one's.
+        draft = self.directory / "lock.new"
+        self._lock = open(draft, "w")  # noqa: SIM115  handed to the controller
         fcntl.flock(self._lock, fcntl.LOCK_EX)
+        draft.rename(self.directory / LOCK)
         try:
+            if len(os.fsencode(self.directory / SOCKET)) > _LONGEST_SOCKET_PATH:
+                raise LabError(
+                    f"directory {str(self.directory)!r} is too long a path for a socket in it: use a shorter one (or set TMPDIR)"
+                )
             self._start()
         except BaseException:
             self.close()
@@ -309,15 +336,20 @@ class LocalAurora(LabClient):
 
     def _start(self) -> None:
         command = [*isolated(), sys.executable, "-m", "wrapper.testing.controller", json.dumps(asdict(self.options))]
-        # The lock goes to the controller too: the directory is stale when both are gone.
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            pass_fds=[self._lock.fileno()],
-        )
+        # A handle on this process tells the controller of its end, even where a forked child keeps the pipe open.
+        owner = os.pidfd_open(os.getpid())
+        try:
+            self._process = subprocess.Popen(
+                [*command, str(owner)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                pass_fds=[self._lock.fileno(), owner],
+            )
+        finally:
+            os.close(owner)
+            self._lock.close()  # it is the controller's now: the directory is stale when that is gone
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -339,7 +371,9 @@ class LocalAurora(LabClient):
             self._process.wait()
 
     def close(self) -> None:
-        """End the servers and remove the directory."""
+        """End the servers and remove the directory. Does nothing in a forked child of the process that started the lab."""
+        if self._owner != os.getpid():
+            return
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin is not None
@@ -352,38 +386,34 @@ class LocalAurora(LabClient):
                 process.wait()
             process.stdout.close()
         self._lock.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        clear(self.directory)
 
 
 def sweep() -> None:
-    """Remove what labs left behind whose owner and controller were both killed."""
-    for directory in _labs():
+    """Remove what labs left behind whose controller was killed and whose owner did not see to it."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{LOCK}"):
         try:
-            with open(directory / "lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (FileNotFoundError, PermissionError, BlockingIOError):
-            continue
-        for pid in _processes_in(directory):
-            try:
-                os.kill(pid, 9)
-            except (ProcessLookupError, PermissionError):
-                pass
-        shutil.rmtree(directory, ignore_errors=True)
+            with open(lock) as file:
+                if os.fstat(file.fileno()).st_uid == os.getuid():
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    clear(lock.parent)
+        except OSError:
+            continue  # it is in use, was removed meanwhile, or is another user's
 
 
-def _labs() -> Iterator[Path]:
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if directory.is_dir() and directory.stat().st_uid == os.getuid():
-            yield directory
+def clear(directory: Path) -> None:
+    """End what still runs in a lab's directory (servers that hung when their parent died, above all), and remove it."""
+    kill_inside(directory)
+    for pid_file in directory.glob("*/data/postmaster.pid"):
+        remove_shared_memory(pid_file)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
-def _processes_in(directory: Path) -> Iterator[int]:
-    """Servers that were stopped when their parent died: the kernel's signal did not reach their children."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                where = os.readlink(entry / "cwd")
-            except OSError:
-                continue
-            if where.startswith(f"{directory}/"):
-                yield int(entry.name)
+def _conninfo(values: dict[str, Any]) -> str:
+    def quoted(text: str) -> str:
+        if text and not set(text) & set(" '\\\t\n"):
+            return text
+        escaped = text.replace("\\", r"\\").replace("'", r"\'")
+        return f"'{escaped}'"
+
+    return " ".join(f"{name}={quoted(str(value))}" for name, value in values.items())

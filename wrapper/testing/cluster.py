@@ -9,14 +9,15 @@ import secrets
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from wrapper.testing.account import choose_account
 from wrapper.testing.binaries import LabError, find_binaries
-from wrapper.testing.server import SUPERUSER, Server, server_user
+from wrapper.testing.server import APPLICATION_NAME, RESERVED, SUPERUSER, Server
 
 DATABASE = "app"
 USER = "app"
@@ -54,7 +55,6 @@ class Instance:
     is_stale: bool = False
     seen_at: float = 0.0
     refuses_logins: bool = False
-    occupied: list[Any] = field(default_factory=list)
 
 
 class Cluster:
@@ -67,17 +67,19 @@ class Cluster:
             raise LabError(f"flavor={options.flavor!r} is not valid: expected aurora-pg or pg")
         self.options = options
         self.directory = Path(options.directory)
-        self.binaries = find_binaries()
         self.password = secrets.token_hex(8)
+        self.superuser_password = secrets.token_hex(16)
         self.hash = secrets.token_hex(4)
         prefix, self.port = _free_addresses(options.instances)
         self.pattern = f"{prefix}.?" if options.address_names else f"?.{self.hash}.{options.suffix}"
         self.instances: dict[str, Instance] = {}
+        binaries = find_binaries()
+        account = choose_account(binaries, self.directory)
         for number in range(1, options.instances + 1):
             identity = str(number) if options.address_names else f"instance-{number}"
             address = f"{prefix}.{number}"
             folder = self.directory / identity
-            server = Server(self.binaries, folder, identity, address, self.port)
+            server = Server(binaries, account, folder, identity, address, self.port, self.superuser_password)
             self.instances[identity] = Instance(identity, self.pattern.replace("?", identity), address, server)
         self.writer_id = next(iter(self.instances))
         self.named_writer_id = self.writer_id  # what the writer endpoint's name leads to
@@ -105,6 +107,8 @@ class Cluster:
             "user": USER,
             "password": self.password,
             "superuser": SUPERUSER,
+            "superuser_password": self.superuser_password,
+            "controller": os.getpid(),
             "pattern": self.pattern,
             "writer_endpoint": self._writer.address if self.options.address_names else self.writer_endpoint,
             "reader_endpoint": self._readers()[0].address
@@ -132,7 +136,7 @@ class Cluster:
                     "state": "hung" if instance.server.is_hung else "running" if instance.server.is_running else "down",
                     "stale": instance.is_stale,
                     "refuses_logins": instance.refuses_logins,
-                    "full": bool(instance.occupied),
+                    "full": instance.server.is_full,
                 }
                 for instance in self.instances.values()
             ],
@@ -162,14 +166,15 @@ class Cluster:
 
     def start(self) -> None:
         """Make the servers and start them."""
-        user = server_user()
         for instance in self.instances.values():
             instance.server.directory.mkdir(mode=0o755)
-            if user is not None:
-                os.chown(instance.server.directory, user.pw_uid, user.pw_gid)
+            instance.server.account.own(instance.server.directory)
         self.publish()
         writer = self._writer
-        settings = {"max_connections": str(self.options.max_connections)}
+        settings = {
+            "max_connections": str(self.options.max_connections + RESERVED),
+            "superuser_reserved_connections": str(RESERVED),
+        }
         if self.options.synchronous:
             settings["synchronous_standby_names"] = "ANY 1 (*)"
         writer.server.initialise(settings)
@@ -182,7 +187,7 @@ class Cluster:
         # One after the other, here: the kernel ties a server to the thread that started it.
         for reader in readers:
             reader.server.start(self._options(reader))
-        self._wait_for_readers()
+        self._wait_for_readers({reader.id for reader in readers})
         self.publish()
 
     def _options(self, instance: Instance) -> dict[str, str]:
@@ -192,38 +197,30 @@ class Cluster:
             options |= {
                 "rds.extensions": EXTENSIONS,
                 "aurora_lab.instance_id": instance.id,
-                "aurora_lab.view_file": str(instance.server.view_file),
             }
         return options
 
     def _dress(self, writer: Instance) -> None:
         sql = (Path(__file__).parent / "sql" / "aurora.sql").read_text(encoding="utf-8")
-        where: dict[str, Any] = {"host": writer.address, "port": self.port, "user": SUPERUSER, "autocommit": True}
         if self.options.flavor == "aurora-pg":
             for database in ("template1", "postgres"):
-                with psycopg.connect(dbname=database, **where) as connection:
+                with psycopg.connect(writer.server.conninfo, dbname=database, autocommit=True) as connection:
                     connection.execute(sql)
-        with psycopg.connect(dbname="postgres", **where) as connection:
+        with psycopg.connect(writer.server.conninfo, autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{self.password}'")
             if self.options.synchronous:
                 connection.execute(f"ALTER ROLE {USER} SET synchronous_commit = on")
             connection.execute(f"CREATE DATABASE {DATABASE} OWNER {USER}")
 
-    def _wait_for_readers(self) -> None:
-        wanted = sum(
-            1 for reader in self._readers() if reader.server.is_running and not reader.server.is_hung and not reader.is_stale
-        )
-        self._writer.server.wait(
-            lambda: self._writer.server.ask("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")[0][0] >= wanted,
-            f"to stream to {wanted} readers",
-        )
+    def _wait_for_readers(self, wanted: set[str], timeout: float = 20.0) -> None:
+        writer = self._writer.server
+        following = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'"
+        writer.wait(lambda: wanted <= {row[0] for row in writer.ask(following)}, f"to stream to {', '.join(wanted)}", timeout)
 
     def stop_all(self) -> None:
         """End every server."""
         for instance in self.instances.values():
-            self._release_slots(instance)
-            if instance.server.is_running:
-                instance.server.kill()
+            instance.server.kill()
 
     # -- what instances believe --------------------------------------------------------------------------------------------------
 
@@ -278,86 +275,103 @@ class Cluster:
 
     def resume(self, name: str) -> None:
         """SIGCONT an instance. If another one became the writer meanwhile, this one goes on believing that it is."""
-        self.resolve(name).server.resume()
-        self.publish()
+        instance = self.resolve(name)
+        if instance.server.is_hung:
+            instance.server.resume()
+            if not instance.is_stale:
+                instance.server.reload()  # there may be a new writer to follow
+            self.publish()
 
     def refuse_logins(self, name: str, on: bool = True) -> None:
         """Have an instance refuse the application's logins (28000)."""
-        instance = self.resolve(name)
+        instance = self._responsive(name)
         instance.refuses_logins = on
         instance.server.write_access(refused=on)
         instance.server.reload()
-        instance.server.wait(lambda: self._can_log_in(instance) is not on, "to read its access rules")
-
-    def _can_log_in(self, instance: Instance) -> bool:
-        try:
-            self._log_in(instance).close()
-        except psycopg.OperationalError as error:
-            if "pg_hba.conf" in str(error):
-                return False
-            raise
-        return True
-
-    def _log_in(self, instance: Instance) -> Any:
-        return psycopg.connect(
-            host=instance.address, port=self.port, user=USER, password=self.password, dbname=DATABASE, autocommit=True,
-            application_name="lab-occupier",
-        )  # fmt: skip
 
     def too_many_connections(self, name: str, on: bool = True) -> None:
-        """Occupy every connection that an instance has left, so that logins fail with 53300; or release them."""
-        instance = self.resolve(name)
+        """Have an instance run out of connections for applications (53300); or not."""
+        server = self._responsive(name).server
         if not on:
-            self._release_slots(instance)
-            instance.server.wait(lambda: self._can_log_in(instance), "to release its connections")
-            return
-        while True:
-            try:
-                instance.occupied.append(self._log_in(instance))
-            except psycopg.OperationalError as error:
-                if any(text in str(error) for text in ("too many clients", "remaining connection slots")):
-                    return
-                raise
-
-    @staticmethod
-    def _release_slots(instance: Instance) -> None:
-        for connection in instance.occupied:
-            connection.close()
-        instance.occupied.clear()
+            server.vacate()
+        elif not server.is_full:
+            server.occupy(self.options.max_connections)
 
     def drop_sessions(self, name: str) -> int:
-        """End every client session of an instance; return how many there were."""
-        rows = self.resolve(name).server.ask(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        )
-        return int(rows[0][0])
+        """End every client session of an instance; return how many there were, when they are gone."""
+        server = self._responsive(name).server
+        clients = f"backend_type = 'client backend' AND application_name <> '{APPLICATION_NAME}'"
+        rows = server.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {clients}")
+        if rows:
+            server.wait(lambda: not server.ask(f"SELECT FROM pg_stat_activity WHERE {clients}"), "to end its sessions")
+        return len(rows)
+
+    def _responsive(self, name: str) -> Instance:
+        instance = self.resolve(name)
+        if instance.server.is_hung or not instance.server.is_running:
+            state = "hung: resume it first" if instance.server.is_hung else "down: start it first"
+            raise LabError(f"{instance.id} is {state}")
+        return instance
 
     # -- moving the writer -----------------------------------------------------------------------------------------------------
 
     def start_instance(self, name: str) -> None:
         """Start an instance again; it joins as a reader if another one is the writer."""
         instance = self.resolve(name)
-        if instance.server.is_running:
-            if not instance.is_stale:
-                raise LabError(f"{instance.id} is running")
-            instance.server.kill()
-        self._release_slots(instance)
-        if instance.id == self.writer_id:
-            instance.server.start(self._options(instance))
-        else:
-            self._join(instance)
+        if instance.server.is_running and not instance.is_stale:
+            raise LabError(f"{instance.id} is {'hung: resume it' if instance.server.is_hung else 'running'}")
+        self._start(instance)
         self.publish()
 
-    def _join(self, instance: Instance) -> None:
-        """Become a fresh reader. Always a new copy: what an old writer had and nobody else got is lost, as it is on Aurora."""
-        if not self._writer.server.is_running or self._writer.server.is_hung:
-            raise LabError(f"{instance.id} cannot join: the writer {self.writer_id} is not available; fail over first")
-        instance.server.clone(self._writer.server, instance.id)
+    def rejoin(self, name: str) -> None:
+        """Make any instance but the writer a proper reader, whatever state it is in."""
+        instance = self.resolve(name)
+        if instance.id == self.writer_id:
+            raise LabError(f"{instance.id} is the writer: name another instance")
+        self._start(instance)
+        self.publish()
+
+    def _start(self, instance: Instance) -> None:
+        server, writer = instance.server, self._writer.server
+        if instance is self._writer:
+            server.start(self._options(instance))
+            return
+        if not writer.is_running or writer.is_hung:
+            raise LabError(f"{instance.id} cannot join: the writer {self.writer_id} is not available; start it, or fail over first")
+        # What an old writer had and nobody else got is lost, as it is on Aurora.
+        if server.is_hung:
+            server.kill()
+        server.stop()
+        if server.was_writer and not server.rewind(writer):
+            server.clone(writer, instance.id)
+        self._start_reader(instance)
+        self._ensure_following(instance)
+
+    def _ensure_following(self, instance: Instance) -> None:
+        try:
+            self._wait_for_readers({instance.id}, timeout=3.0)
+        except LabError:
+            # It may have received more than the new writer ever had; then it can follow only as a fresh copy.
+            instance.server.kill()
+            instance.server.clone(self._writer.server, instance.id)
+            self._start_reader(instance)
+            self._wait_for_readers({instance.id})
+
+    def _start_reader(self, instance: Instance) -> None:
+        server = instance.server
+        server.follow(self._writer.server, instance.id)
+        server.write_access(refused=instance.refuses_logins)
         instance.is_stale = False
-        instance.refuses_logins = False
-        instance.server.write_access()
-        instance.server.start(self._options(instance))
+        server.start(self._options(instance))
+
+    def end_writer(self) -> None:
+        """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone."""
+        server = self._writer.server
+        self._most_advanced()  # nobody to follow is an error now, not when the writer is gone
+        if server.is_running and not server.is_hung:
+            # An orderly shutdown waits for every standby, so one that hangs would hold it up.
+            server.stop(patience=0.05 if any(reader.server.is_hung for reader in self._readers()) else 3.0)
+            self.publish()
 
     def promote(self, target: str | None = None, drop_sessions: bool | None = None) -> dict[str, Any]:
         """Have a reader become the writer. Aurora's order: promote, restart (the sessions are dropped), tell the cluster."""
@@ -378,9 +392,10 @@ class Cluster:
         self.publish()
         timings["published"] = time.monotonic() - started
         for reader in self._readers():
-            if reader is not old and reader.server.is_running and not reader.server.is_hung:
-                reader.server.follow(new.server, reader.id)
-                reader.server.reload()
+            if reader is not old:
+                reader.server.follow(new.server, reader.id)  # one that hangs or is down finds it when it comes back
+                if reader.server.is_running and not reader.server.is_hung:
+                    reader.server.reload()
         timings["repointed"] = time.monotonic() - started
         return {"old_writer": old.id, "new_writer": new.id, "timings": timings}
 
@@ -394,34 +409,34 @@ class Cluster:
         return max(usable, key=lambda reader: (reader.server.ask(position)[0][0], reader.id))
 
     def rejoin_old_writers(self) -> None:
-        """Have every former writer that is down or still up in its old role join as a reader; hung ones stay hung."""
+        """Have every former writer that is down, or still up in its old role, join as a reader; hung ones stay hung."""
         for instance in self._readers():
-            if instance.server.is_hung:
-                continue
-            if instance.server.is_running and not instance.is_stale:
-                if instance.server.ask("SELECT pg_is_in_recovery()")[0][0]:
-                    continue
-                instance.server.stop()
-            elif instance.server.is_running:
-                instance.server.kill()
-            self._release_slots(instance)
-            self._join(instance)
+            if not instance.server.is_hung and (instance.is_stale or instance.server.was_writer):
+                self._start(instance)
         self.publish()
 
     def reset(self) -> None:
         """Undo every fault: one writer, all others streaming from it."""
         for instance in self.instances.values():
-            self._release_slots(instance)
-            if instance.server.is_hung:
-                instance.server.resume()
-        if not self._writer.server.is_running:
-            self._writer.server.start(self._options(self._writer))
-        for instance in self.instances.values():
+            if instance.server.is_hung and not instance.is_stale:
+                self.resume(instance.id)
+            instance.server.vacate()
             if instance.refuses_logins:
-                self.refuse_logins(instance.id, False)
-        self.rejoin_old_writers()
-        self.named_writer_id = self.writer_id
-        self._wait_for_readers()
+                instance.refuses_logins = False
+                instance.server.write_access()
+                if instance.server.is_running and not instance.is_stale:
+                    instance.server.reload()
+        if not self._writer.server.is_running:
+            self._start(self._writer)
+        following = {
+            row[0] for row in self._writer.server.ask("SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'")
+        }
+        for reader in self._readers():
+            if reader.is_stale or not reader.server.is_running:
+                self._start(reader)
+            elif reader.id not in following:
+                self._ensure_following(reader)
+        self.flip_name()
         self.publish()
 
 

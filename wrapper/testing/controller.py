@@ -1,7 +1,8 @@
 """The lab's controller: the process that is the parent of every server.
 
-It runs on one thread (the kernel ends a server when the *thread* that started it ends) and serves one request at a time over a unix
-socket, a JSON object per line. When its owner's pipe closes, however that happened, it ends the servers and removes the directory.
+It runs on one thread (the kernel ends a server when the *thread* that started it ends) and serves requests over a unix socket, a
+JSON object per line. When its owner's pipe closes or its owner ends, however that happened, it ends the servers and removes the
+directory.
 """
 
 from __future__ import annotations
@@ -16,26 +17,32 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 from wrapper.testing.binaries import LabError
 from wrapper.testing.cluster import Cluster, Options
+from wrapper.testing.processes import reap_orphans
 
 SOCKET = "control.sock"
 _HEARTBEAT = 1.0
+# A command that takes a while: it yields the seconds until it wants to go on, and others are served meanwhile.
+Lasting = Generator[float, None, Any]
 
 
 class Controller:
     """Serves the commands of clients on the cluster."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, owner: int) -> None:
+        self.owner = owner
         self.cluster = Cluster(options)
         self.options = options
         self.directory = Path(options.directory)
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._unanswered: set[socket.socket] = set()
         self._numbers = itertools.count()
         self._stopping = False
         self._promotions: list[dict[str, Any]] = []
@@ -49,6 +56,7 @@ class Controller:
             listener.listen(16)
             self._selector.register(listener, selectors.EVENT_READ, self._accept)
             self._selector.register(sys.stdin.fileno(), selectors.EVENT_READ, self._owner_gone)
+            self._selector.register(self.owner, selectors.EVENT_READ, self._owner_gone)
             self._later(_HEARTBEAT, self._heartbeat)
             print(json.dumps({"ready": self.cluster.facts()}), flush=True)  # noqa: T201  the pipe to the owner
             while not self._stopping:
@@ -69,10 +77,11 @@ class Controller:
 
     def _heartbeat(self) -> None:
         self.cluster.publish()
+        reap_orphans()
         self._later(_HEARTBEAT, self._heartbeat)
 
     def _owner_gone(self, fileobj: Any) -> None:
-        if not os.read(fileobj, 1024):
+        if fileobj == self.owner or not os.read(fileobj, 1024):
             self._stopping = True
 
     # -- requests --------------------------------------------------------------------------------------------------------------
@@ -87,18 +96,30 @@ class Controller:
             self._selector.unregister(connection)
             connection.close()
             return
-        answer: dict[str, Any]
         try:
             request = json.loads(line)
-            answer = {"result": self._perform(request["command"], request.get("arguments", {}))}
-        except LabError as error:
-            answer = {"error": str(error)}
+            result = self._perform(request["command"], request.get("arguments", {}))
         except Exception as error:  # noqa: BLE001  the client must get an answer, whatever went wrong
-            answer = {"error": f"{type(error).__name__}: {error}"}
+            _answer(connection, _error(error))
+            return
+        if isinstance(result, Generator):
+            self._unanswered.add(connection)
+            self._go_on(connection, result)
+        else:
+            _answer(connection, {"result": result})
+
+    def _go_on(self, connection: socket.socket, command: Lasting) -> None:
         try:
-            connection.sendall((json.dumps(answer) + "\n").encode())
-        except OSError:
-            pass  # the client has gone
+            pause = next(command)
+        except StopIteration as stop:
+            answer = {"result": stop.value}
+        except Exception as error:  # noqa: BLE001  as above
+            answer = _error(error)
+        else:
+            self._later(pause, lambda: self._go_on(connection, command))
+            return
+        self._unanswered.discard(connection)
+        _answer(connection, answer)
 
     def _perform(self, command: str, arguments: dict[str, Any]) -> Any:
         cluster = self.cluster
@@ -110,6 +131,7 @@ class Controller:
             "hang": cluster.hang,
             "resume": cluster.resume,
             "start": cluster.start_instance,
+            "rejoin": cluster.rejoin,
             "refuse_logins": cluster.refuse_logins,
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,
@@ -130,6 +152,9 @@ class Controller:
         # A promotion that was still to come belongs to what is being undone.
         self._timers = [timer for timer in self._timers if timer[2] == self._heartbeat]
         heapq.heapify(self._timers)
+        for connection in self._unanswered:
+            _answer(connection, {"error": "a reset came between: the failover did not take place"})
+        self._unanswered.clear()
         self._promotions.clear()
         self.cluster.is_promoting = False
         self.cluster.reset()
@@ -140,12 +165,12 @@ class Controller:
         rejoin: bool = True,
         promote_delay: float | None = None,
         drop_sessions: bool | None = None,
-    ) -> dict[str, Any]:
-        """Move the writer now, or after the delay; returns when it has moved (and the old one has joined, if it can)."""
-        time.sleep(self.options.promote_delay if promote_delay is None else promote_delay)
-        old = self.cluster.writer_id
-        if not self.cluster.instances[old].server.is_hung:
-            self.cluster.stop(old)
+    ) -> Lasting:
+        """End the writer and, after the delay, promote; returns when it has moved (and the old one has joined, if it can)."""
+        self.cluster.end_writer()
+        delay = self.options.promote_delay if promote_delay is None else promote_delay
+        if delay:
+            yield delay
         return self._promote(target, rejoin, drop_sessions)
 
     def _promote(self, target: str | None, rejoin: bool, drop_sessions: bool | None) -> dict[str, Any]:
@@ -173,13 +198,26 @@ class Controller:
         self._later(self.options.promote_delay if delay is None else delay, promote)
 
 
+def _answer(connection: socket.socket, answer: dict[str, Any]) -> None:
+    try:
+        connection.sendall((json.dumps(answer) + "\n").encode())
+    except OSError:
+        pass  # the client has gone
+
+
+def _error(error: Exception) -> dict[str, Any]:
+    if isinstance(error, LabError):
+        return {"error": str(error)}
+    return {"error": "".join(traceback.format_exception(error))}
+
+
 def main() -> None:
-    """Entry of the controller process: options as JSON in the first argument."""
+    """Entry of the controller process. Arguments: the options as JSON, and the number of a descriptor, a handle of the owner."""
     # Ctrl-C in a terminal goes to the whole foreground group; the owner decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        Controller(Options(**json.loads(sys.argv[1]))).run()
+        Controller(Options(**json.loads(sys.argv[1])), int(sys.argv[2])).run()
     except LabError as error:
         print(json.dumps({"error": str(error)}), flush=True)  # noqa: T201  the pipe to the owner
         sys.exit(1)

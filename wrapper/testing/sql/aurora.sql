@@ -11,9 +11,9 @@ CREATE OR REPLACE VIEW pg_catalog.pg_settings AS
     SELECT 'rds.extensions', pg_catalog.current_setting('rds.extensions', true), NULL, 'Customized Options', NULL, NULL, 'postmaster',
            'string', 'command line', NULL, NULL, NULL, NULL, pg_catalog.current_setting('rds.extensions', true), NULL, NULL, false;
 
--- SECURITY DEFINER: pg_read_file wants a right that applications do not have.
-CREATE FUNCTION pg_catalog.aurora_lab_view() RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER AS
-    $$ SELECT pg_catalog.pg_read_file(pg_catalog.current_setting('aurora_lab.view_file'))::jsonb $$;
+-- SECURITY DEFINER: pg_read_file wants a right that applications do not have. They cannot choose the file.
+CREATE FUNCTION pg_catalog.aurora_lab_view() RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+    $$ SELECT pg_read_file(current_setting('data_directory') || '/../view.json')::jsonb $$;
 
 CREATE FUNCTION pg_catalog.aurora_db_instance_identifier() RETURNS text LANGUAGE sql STABLE AS
     $$ SELECT pg_catalog.current_setting('aurora_lab.instance_id') $$;
