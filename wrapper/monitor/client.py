@@ -127,7 +127,9 @@ class MonitorClient:
         """Watch over a physical connection until its handle is closed or collected."""
         identity = id(handle)
         self._handles[identity] = weakref.ref(handle, lambda _: self._handles.pop(identity, None))
-        self.start()
+        if self.paths is not None:
+            self.start()
+            self.wake()  # its settings may be tighter than those the monitor was told
 
     def handles(self) -> Iterator[Handle]:
         """Iterate over the open handles of this process."""

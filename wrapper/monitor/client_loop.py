@@ -139,7 +139,7 @@ class ClientLoop:
             times.append(self.snapshot_at)
         if any(health.is_failing for cluster in self.client.state.clusters.values() for health in cluster.health.values()):
             times.append(self.judge_at)
-        if not self.client.is_live:
+        if not self.client.is_live and self.client.may_start:
             times.append(max(self.start_at, now + _REQUEST_RETRY / 10))
         return min(times)
 
@@ -275,7 +275,7 @@ class ClientLoop:
     def _timers(self, now: float) -> None:
         for key, due in list(self.unanswered.items()):
             if now >= due:
-                self._send(self._request(key))
+                self._send(self.client.watches[key])
                 self.unanswered[key] = now + _REQUEST_RETRY
         if self.needs_snapshot and now >= self.snapshot_at and self.topics:
             self._send(SnapshotRequest(tuple(self.topics)))
@@ -285,31 +285,27 @@ class ClientLoop:
             counts[handle.key] = counts.get(handle.key, 0) + 1
         if counts or self.unanswered:
             self.busy_at = now
+        self._tighten()
         if now >= self.renew_at:
             self._send(Renew(self.client.identity, counts))
             self.renew_at = now + RENEW_INTERVAL
-            self._tighten()
         if now - self.busy_at > _IDLE_STOP:
             self.stopping = True
         if not self.client.is_live and now >= self.start_at and self.client.may_start:
             self._start(now)
 
-    def _request(self, key: str) -> WatchRequest:
-        """The watch request with the tightest interval of the connections that are open now."""
-        request = self.client.watches[key]
-        intervals = [
-            handle.sensitivity.interval
-            for handle in self.client.handles()
-            if handle.watch_key == key and handle.sensitivity is not None
-        ]
-        settings = msgspec.structs.replace(request.settings, interval=min(intervals, default=request.settings.interval))
-        request = msgspec.structs.replace(request, settings=settings)
-        self.client.watches = {**self.client.watches, key: request}
-        return request
-
     def _tighten(self) -> None:
-        for key, known in list(self.client.watches.items()):
-            if self._request(key).settings != known.settings:
+        """Have every watch at the tightest interval of the connections that are open now."""
+        intervals: dict[str, float] = {}
+        for handle in self.client.handles():
+            if handle.sensitivity is not None:
+                interval = handle.sensitivity.interval
+                intervals[handle.watch_key] = min(interval, intervals.get(handle.watch_key, interval))
+        for key, request in list(self.client.watches.items()):
+            interval = intervals.get(key, request.settings.interval)
+            if interval != request.settings.interval:
+                settings = msgspec.structs.replace(request.settings, interval=interval)
+                self.client.watches = {**self.client.watches, key: msgspec.structs.replace(request, settings=settings)}
                 self.unanswered[key] = 0.0
 
     def _start(self, now: float) -> None:
