@@ -13,11 +13,11 @@ from monitor_service import topology
 from monitor_service.actors.host_health import HostHealthActor
 from monitor_service.actors.topology import TopologyActor
 from monitor_service.context import Context
-from monitor_service.credentials import CredentialBook
 from monitor_service.evidence import Probe, is_due, is_own_trouble, judge
+from monitor_service.logins import Logins
 from monitor_service.registry import Identity, effective
 from wrapper.dialects import DatabaseDialect
-from wrapper.monitor.messages import NeedCredentials, Settings, WatchRequest
+from wrapper.monitor.messages import Settings, WatchRequest
 from wrapper.monitor.state import (
     OURS,
     SILENT,
@@ -32,8 +32,6 @@ from wrapper.monitor.state import (
 
 # Seconds. Changes that nobody waits for (aliases, clients, settings) are taken and published together.
 COALESCE = 0.05
-# Seconds between two requests for login values to the same clients.
-ASK_AGAIN = 5.0
 # Seconds between probes of a cluster that is only kept warm.
 WARM_INTERVAL = 1.0
 
@@ -52,7 +50,7 @@ class Cluster:
         self.services = context
         self.topic = topic
         self.dialect = dialect
-        self.book = CredentialBook()
+        self.logins = Logins(topic, context)
         self.settings: Settings = request.settings
         self.watches: frozenset[str] = frozenset()
         self.started = monotonic()
@@ -70,8 +68,6 @@ class Cluster:
         self._connections: dict[str, int] = {}
         self._flush: asyncio.TimerHandle | None = None
         self._refresh: asyncio.TimerHandle | None = None
-        self._asked_for_login = float("-inf")
-        self.login_news = asyncio.Event()
         self._blames_itself = False
         self._is_mute = False
         # Silent hosts by key, also those whose silence was put down to ourselves and never published.
@@ -115,7 +111,7 @@ class Cluster:
             settings = replace(self.settings, interval=max(self.settings.interval, WARM_INTERVAL))
         else:
             self.deserted_at = None
-        has_news = self.book.replace(registry.offers(self.topic))
+        has_news = self.logins.replace(registry.offers(self.topic))
         self.watches |= {request.watch.key for request in requests}
         self._clients = len(registry.leases_of(self.topic))
         has_news = has_news or settings.interval < self.settings.interval
@@ -207,46 +203,6 @@ class Cluster:
 
     def note(self, subject: str, event: str, evidence: str) -> None:
         self.services.publisher.journal(subject, event, evidence, self.topic)
-
-    # -- logins ----------------------------------------------------------------------------------------------------------------
-
-    def login_accepted(self, fingerprint: bytes, key: str) -> None:
-        """A server let an offer in: hosts that waited for that may use it."""
-        self.book.accepted(fingerprint, key)
-        self._tell_of_login()
-
-    def login_refused(self, fingerprint: bytes, key: str, detail: str) -> None:
-        """A server refused an offer: the next one is tried, and when there is none the clients are asked."""
-        self.book.refused(fingerprint, key, monotonic())
-        self.note(key, "LOGIN REFUSED", detail)
-        self._tell_of_login()
-        if self.book.is_exhausted(time()):
-            self.lacks_login(key)
-        elif key in self.host_actors:
-            self.host_actors[key].poke()
-
-    def login_undecided(self, fingerprint: bytes, key: str) -> None:
-        """An attempt ended without a word on the login."""
-        self.book.undecided(fingerprint, key)
-        self._tell_of_login()
-
-    def _tell_of_login(self) -> None:
-        # Whoever waits for the outcome of an offer's first trial holds the old event.
-        news, self.login_news = self.login_news, asyncio.Event()
-        news.set()
-
-    def lacks_login(self, key: str) -> None:
-        """Ask the clients for login values when no offer is left to try."""
-        now = monotonic()
-        if not self.book.is_exhausted(time()) or now - self._asked_for_login < ASK_AGAIN:
-            return
-        self._asked_for_login = now
-        reason = f"no login value offered works on {key}" if len(self.book) else "no login value was offered"
-        for lease in self.services.registry.leases_of(self.topic):
-            for interest in lease.interests.values():
-                if interest.topic == self.topic:
-                    self.services.tell(lease.route, NeedCredentials(interest.request.watch.key, reason))
-        self.note(key, "NEEDS LOGIN", reason)
 
     # -- publishing ------------------------------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ def _cluster(cluster: Cluster, now: float) -> dict[str, Any]:
         "membership_age": _age(view.read_at, now) if view.read_at else None,
         "membership_trouble": cluster.topology_actor.detail if cluster.topology_actor else "",
         "settings": msgspec.to_builtins(cluster.settings),
-        "offers": len(cluster.book),
+        "offers": len(cluster.logins),
         "probe_sessions": sessions + membership_session,
         "hosts": [_host(cluster, key, now) for key in sorted(state.health)],
     }

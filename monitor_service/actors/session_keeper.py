@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from monitor_service.cadence import CONNECT_PAUSE
-from monitor_service.loop_guard import bounded
 from monitor_service.resolver import ResolveError
 from monitor_service.sessions import ProbeError
 from monitor_service.sessions.preflight import preflight
 from wrapper.drivers.classify import ErrorKind
-from wrapper.monitor.messages import Offer
 from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT
 
 if TYPE_CHECKING:
@@ -34,6 +32,7 @@ class SessionKeeper:
         self._next_connect = 0.0
         self.address: str | None = None
         self.asked_at = 0.0  # when the last question was sent
+        self.is_shut = False
 
     @property
     def has_session(self) -> bool:
@@ -51,7 +50,7 @@ class SessionKeeper:
             try:
                 return await self._ask(query, timeout)
             except ProbeError as error:
-                if error.kind != REFUSED:
+                if error.kind != REFUSED or self.is_shut:
                     raise
         await self._open(timeout)
         return await self._ask(query, timeout)
@@ -68,7 +67,8 @@ class SessionKeeper:
             self._session = None
 
     def shut(self) -> None:
-        """End a running question."""
+        """End a running question for good: it is not asked again, on any session."""
+        self.is_shut = True
         if self._session is not None:
             self._session.shut()
 
@@ -101,36 +101,36 @@ class SessionKeeper:
             if error.kind == SILENT:
                 self._next_connect = 0.0  # its own time-out was the pause
             raise
-        picked = await self._pick_login(settings.connect_timeout)
+        while not await self._log_in(settings.connect_timeout):
+            pass
+
+    async def _log_in(self, timeout: float) -> bool:
+        """Open the session with the next offer; False when that was refused and another one is left. Raises `ProbeError`."""
+        logins = self._cluster.logins
+        picked = await logins.pick(self._key, timeout)
         if picked is None:
-            self._cluster.lacks_login(self._key)
             raise ProbeError(ANSWERED, "no login to try now", ErrorKind.LOGIN)
+        assert self.address is not None
         fingerprint, offer = picked
         decided = False
         try:
             session_class = await self._services.drivers.session_class()
             self._session = await session_class.open(
-                offer.parameters, self._host, self.address, self._port, timeout=settings.connect_timeout, guard=self._services.guard
+                offer.parameters, self._host, self.address, self._port, timeout=timeout, guard=self._services.guard
             )
             decided = True
-            self._cluster.login_accepted(fingerprint, self._key)
+            logins.accepted(fingerprint, self._key)
         except ProbeError as error:
             if error.error is ErrorKind.LOGIN:
                 decided = True
-                self._cluster.login_refused(fingerprint, self._key, error.detail)
+                if logins.refused(fingerprint, self._key, error.detail):
+                    await asyncio.sleep(CONNECT_PAUSE)
+                    return False
             if error.kind == SILENT:
                 # It answered the pre-flight: the host is there, it only does not let us in.
                 raise ProbeError(ANSWERED, error.detail, ErrorKind.BUSY) from error
             raise
         finally:
             if not decided:
-                self._cluster.login_undecided(fingerprint, self._key)
-
-    async def _pick_login(self, timeout: float) -> tuple[bytes, Offer] | None:
-        book = self._cluster.book
-        while (picked := book.pick(self._key, monotonic(), time())) is None and book.is_on_trial():
-            try:
-                await bounded(self._services.guard, timeout, self._cluster.login_news.wait())
-            except TimeoutError:
-                return None
-        return picked
+                logins.undecided(fingerprint, self._key)
+        return True

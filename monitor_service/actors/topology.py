@@ -81,6 +81,8 @@ class TopologyActor:
             rows = await keeper.ask(query, QUERY_TIMEOUT)
             hosts = cluster.dialect.topology_hosts(rows, InstanceTemplate.parse(cluster.settings.instance_template), source.port)
         except ProbeError as error:
+            if keeper.is_shut:
+                return 0.0
             if error.error is ErrorKind.PRIVILEGE:
                 self._complain(f"{error.detail}; grant {cluster.dialect.grants}")
                 return max(cluster.settings.topology_refresh, RETRY)
@@ -95,7 +97,7 @@ class TopologyActor:
         return cluster.settings.high_refresh if fast else cluster.settings.topology_refresh
 
     def _keep(self, source: TopologyHost) -> SessionKeeper:
-        if self._keeper is None or self._keeper_key != source.key:
+        if self._keeper is None or self._keeper.is_shut or self._keeper_key != source.key:
             self._drop()
             self._keeper = SessionKeeper(self._cluster, source.key, source.host, source.port)
             self._keeper_key = source.key
