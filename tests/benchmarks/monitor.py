@@ -33,6 +33,7 @@ class Monitor:
         """Wait until a monitor watches one cluster of so many hosts with a session on each; return its pid. Raises
         `TimeoutError`."""
         deadline = time.monotonic() + timeout
+        seen = "no monitor answered"
         while time.monotonic() < deadline:
             document = self.document()
             clusters = document["clusters"] if document else []
@@ -40,8 +41,14 @@ class Monitor:
                 answering = [host for host in clusters[0]["hosts"] if host["session"] and host["kind"] == "answered"]
                 if len(answering) == len(clusters[0]["hosts"]) == hosts:
                     return int(document["pid"])
+            if document:
+                seen = "; ".join(
+                    f"{cluster['clients']} clients, writer {cluster['writer']}, "
+                    + ", ".join(f"{host['key']} {host['evidence']}" for host in cluster["hosts"])
+                    for cluster in clusters
+                )
             time.sleep(0.02)
-        raise TimeoutError(f"no monitor watched {hosts} hosts for {clients} clients within {timeout:g} s")
+        raise TimeoutError(f"no monitor watched {hosts} hosts for {clients} clients within {timeout:g} s: {seen or 'no cluster'}")
 
     def stop(self) -> None:
         """End the monitor, if one runs: by request, else by force."""
