@@ -103,7 +103,8 @@ class _NetworkFetch:
 def wrapped(driver_class: type, fetches_from_network: bool) -> type:
     """Return `driver_class` with ours mixed in; its objects can be turned into ours in place."""
     bases = (AwsWrapperCursor, _NetworkFetch, driver_class) if fetches_from_network else (AwsWrapperCursor, driver_class)
-    return type("AwsWrapperCursor", bases, {"__slots__": (), "__module__": "wrapper", "driver_class": driver_class})
+    names = {"__slots__": (), "__module__": driver_class.__module__, "driver_class": driver_class}
+    return type(driver_class.__name__, bases, names)
 
 
 @cache
@@ -119,8 +120,5 @@ def refused(wrapped_class: type) -> type:
     names = {name for parent in wrapped_class.__mro__[:-1] for name in vars(parent)}
     public = {name for name in names if not name.startswith("_") and callable(getattr(wrapped_class, name, None))}
     methods: dict[str, Any] = dict.fromkeys(public | {"__iter__", "__next__", "__enter__"} & names, refuse)
-    return type(
-        "AwsWrapperCursor",
-        (wrapped_class,),
-        {**methods, "close": forget, "__del__": forget, "__slots__": (), "__module__": "wrapper"},
-    )
+    names = {**methods, "close": forget, "__del__": forget, "__slots__": (), "__module__": wrapped_class.__module__}
+    return type(wrapped_class.__name__, (wrapped_class,), names)
