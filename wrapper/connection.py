@@ -37,8 +37,8 @@ class Calls:
         self.wrapper: Callable[[], AwsWrapperConnection | None] = lambda: None
         # The generation of the shared state that was last looked at: the one comparison that a call pays for it.
         self.seen = 0
-        self.execute = service.manager.compile("Cursor.execute", _driver_execute)
-        self.executemany = service.manager.compile("Cursor.executemany", _driver_executemany)
+        self.execute = _Chains(service, "execute")
+        self.executemany = _Chains(service, "executemany")
 
     def look(self) -> None:
         """The slow path before a call: the shared state has a new generation, or this is a forked child."""
@@ -60,12 +60,17 @@ class Calls:
         return chain(target, call, *args, **kwargs)
 
 
-def _driver_execute(cursor: Any, /, *args: Any, **kwargs: Any) -> Any:
-    return cursor.driver_class.execute(cursor, *args, **kwargs)
+class _Chains(dict[type, Call]):
+    """The compiled chains of one cursor method, per class of the driver's cursors: each ends in that class's own function."""
 
+    def __init__(self, service: PluginService, name: str) -> None:
+        super().__init__()
+        self._service = service
+        self._name = name
 
-def _driver_executemany(cursor: Any, /, *args: Any, **kwargs: Any) -> Any:
-    return cursor.driver_class.executemany(cursor, *args, **kwargs)
+    def __missing__(self, driver_class: type) -> Call:
+        chain = self[driver_class] = self._service.manager.compile(f"Cursor.{self._name}", getattr(driver_class, self._name))
+        return chain
 
 
 def _driver_call(target: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -185,18 +190,18 @@ class AwsWrapperConnection:
 
     def leave_parent(self) -> None:
         """In a forked child: let go of the parent's connection without touching it, and open one of our own to the same host."""
-        if self._pid == os.getpid():
-            return
         service: PluginService = self._service
         old = self._target
+        if self._pid == os.getpid() or service.driver_dialect.is_closed(old):
+            return
         in_transaction = service.driver_dialect.is_in_transaction(old)
         host_info = service.current_host_info
-        object.__setattr__(self, "_pid", os.getpid())
-        _inherited.append(old)
         connection = service.connect(host_info, dict(service.parameters))
         confirmed = service.introduce(connection, needs_role=False)
         # The old one is the parent's: not ours to close.
+        _inherited.append(old)
         service.set_current_connection(connection, confirmed, dispose=False)
+        object.__setattr__(self, "_pid", os.getpid())
         if in_transaction:
             raise for_driver(TransactionResolutionUnknownError, service.driver_dialect.operational_error())(
                 "this process was forked while a transaction was open; the transaction is the parent's. The connection leads to "

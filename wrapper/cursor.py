@@ -47,7 +47,7 @@ class AwsWrapperCursor:
             calls.look()
             # This cursor may have become one that refuses.
             return self.execute(*args, **kwargs)
-        return calls.execute(self, *args, **kwargs)
+        return calls.execute[self.driver_class](self, *args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         """Execute a statement with each of several sets of parameters through the plugin chain."""
@@ -55,7 +55,7 @@ class AwsWrapperCursor:
         if GENERATION[0] != calls.seen:
             calls.look()
             return self.executemany(*args, **kwargs)
-        return calls.executemany(self, *args, **kwargs)
+        return calls.executemany[self.driver_class](self, *args, **kwargs)
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Iterate over a result as it arrives (psycopg). Failures on the way surface as the driver's errors."""
@@ -103,8 +103,9 @@ class _NetworkFetch:
 def wrapped(driver_class: type, fetches_from_network: bool) -> type:
     """Return `driver_class` with ours mixed in; its objects can be turned into ours in place."""
     bases = (AwsWrapperCursor, _NetworkFetch, driver_class) if fetches_from_network else (AwsWrapperCursor, driver_class)
-    names = {"__slots__": (), "__module__": driver_class.__module__, "driver_class": driver_class}
-    return type(driver_class.__name__, bases, names)
+    names: dict[str, Any] = {"__slots__": (), "__module__": driver_class.__module__, "driver_class": driver_class}
+    made: type = type(driver_class.__name__, bases, names)
+    return made
 
 
 @cache
@@ -117,8 +118,9 @@ def refused(wrapped_class: type) -> type:
     def forget(self: Any) -> None:
         """Nothing is left to close, and no warning is due."""
 
-    names = {name for parent in wrapped_class.__mro__[:-1] for name in vars(parent)}
-    public = {name for name in names if not name.startswith("_") and callable(getattr(wrapped_class, name, None))}
+    defined = {name for parent in wrapped_class.__mro__[:-1] for name in vars(parent)}
+    public = {name for name in defined if not name.startswith("_") and callable(getattr(wrapped_class, name, None))}
     methods: dict[str, Any] = dict.fromkeys(public | {"__iter__", "__next__", "__enter__"} & names, refuse)
-    names = {**methods, "close": forget, "__del__": forget, "__slots__": (), "__module__": wrapped_class.__module__}
-    return type(wrapped_class.__name__, (wrapped_class,), names)
+    names: dict[str, Any] = {**methods, "close": forget, "__del__": forget, "__slots__": (), "__module__": wrapped_class.__module__}
+    made: type = type(wrapped_class.__name__, (wrapped_class,), names)
+    return made

@@ -301,11 +301,16 @@ class PluginService:
                 self._locate(physical, cluster)
         self._offer(connection)
         if physical.handle is not None:
-            known = self.cluster
             physical.handle.key = physical.host_info.key
-            physical.handle.to_writer = known is not None and known.topology.writer == physical.host_info.key
+            physical.handle.to_writer = self._leads_to_writer(physical)
             self.client.add(physical.handle)
         return physical.host_info
+
+    def _leads_to_writer(self, physical: Physical) -> bool:
+        if physical.role is not None:
+            return physical.role.role is HostRole.WRITER
+        cluster = self.cluster
+        return cluster is not None and cluster.topology.writer == physical.host_info.key
 
     def _discover(self, connection: Any, physical: Physical, timeout: float) -> None:
         assert self.watch is not None

@@ -77,6 +77,15 @@ class DriverDialect(Protocol):
         """Whether a transaction is open on the server, as far as the driver knows; no network traffic."""
         ...
 
+    def transaction_status(self, cursor: Any) -> Any:
+        """Return the state of a cursor's connection, to be looked at later with `means_in_transaction`. Called before every
+        statement: it must cost next to nothing."""
+        ...
+
+    def means_in_transaction(self, status: Any) -> bool:
+        """Whether a state that `transaction_status` returned is that of an open transaction."""
+        ...
+
     def classify(self, error: BaseException) -> ErrorKind:
         """What an error of this driver means."""
         ...

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import psycopg
@@ -53,6 +54,7 @@ _NOT_FOR_PROBES = frozenset(
 )
 # Looser than any verdict: what ends a connection to a vanished host when no monitor runs.
 _TCP_USER_TIMEOUT_MS = 15000
+_OPEN = frozenset({pq.TransactionStatus.ACTIVE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
@@ -220,8 +222,13 @@ class PsycopgDialect:
     # -- state -----------------------------------------------------------------------------------------------------------------
 
     def is_in_transaction(self, connection: Any) -> bool:
-        status = connection.pgconn.transaction_status
-        return status not in (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)
+        return self.means_in_transaction(connection.pgconn.transaction_status)
+
+    # No Python function of ours: this is on the way of every statement.
+    transaction_status = staticmethod(attrgetter("_pgconn.transaction_status"))
+
+    def means_in_transaction(self, status: Any) -> bool:
+        return status in _OPEN
 
     def is_demoted(self, connection: Any) -> bool | None:
         # Reported without being asked since PostgreSQL 14, and updated when the server changes.

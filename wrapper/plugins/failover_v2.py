@@ -95,14 +95,17 @@ class FailoverV2Plugin(Plugin):
             return connection
 
     def bind(self, method_name: str, call: Call) -> Call:
-        service = self._service
+        status_of: Callable[[Any], Any] = lambda target: self._service.is_in_transaction  # noqa: E731  one of two ways
+        means_open: Callable[[Any], bool] = bool
+        if method_name in ("Cursor.execute", "Cursor.executemany"):
+            status_of, means_open = self._driver.transaction_status, self._driver.means_in_transaction
 
         def guarded(target: Any, /, *args: Any, **kwargs: Any) -> Any:
-            in_transaction = service.is_in_transaction
+            status = status_of(target)
             try:
                 return call(target, *args, **kwargs)
             except Exception as error:
-                self._failed(error, in_transaction)
+                self._failed(error, means_open(status))
                 raise
 
         return guarded
@@ -189,7 +192,11 @@ class FailoverV2Plugin(Plugin):
         service.report(physical, cause if cause != "superseded" else "network")
         service.discard(old)
         connection, host = self._find(self._plan(now), lost.key, error, outcome)
-        service.set_current_connection(connection, host)
+        try:
+            service.set_current_connection(connection, host)
+        except BaseException:
+            service.discard(connection)
+            raise
         elapsed = time.monotonic() - now
         logger.info("failed over from %s to %s in %.3f s", lost, host, elapsed)
         if in_transaction:
@@ -215,7 +222,7 @@ class FailoverV2Plugin(Plugin):
         """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""
         service = self._service
         reported_at = plan.started
-        self._wait_for_admission(lost)
+        admission = self._admission_delay(lost)
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
@@ -223,6 +230,10 @@ class FailoverV2Plugin(Plugin):
             if isinstance(step, GiveUp):
                 raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
             if isinstance(step, Attempt):
+                if admission > 0.0:
+                    time.sleep(admission)
+                    admission = 0.0
+                    continue  # what was true before the pause may not be any more
                 candidate = self._choose(step.candidates)
                 try:
                     return self._try(candidate, plan.deadline - now)
@@ -246,10 +257,10 @@ class FailoverV2Plugin(Plugin):
                 while GENERATION[0] == seen and time.monotonic() < until:
                     time.sleep(_LOOK_INTERVAL)
 
-    def _wait_for_admission(self, lost: str) -> None:
-        """Where many connections move at once, spread them out."""
+    def _admission_delay(self, lost: str) -> float:
+        """Seconds by which to put off the first attempt, so that many connections that move at once are spread out."""
         expected = max((view.health[lost].connections for view in self._service.views if lost in view.health), default=0)
-        time.sleep(admission_delay(expected, random.random()))
+        return admission_delay(expected, random.random())
 
     def _report(self, key: str, error: str) -> None:
         if self._service.watch is not None:
