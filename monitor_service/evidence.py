@@ -33,11 +33,11 @@ class Probe:
 def judge(health: HostHealth, probe: Probe, interval: float) -> HostHealth:
     """Return the evidence after a probe, `interval` being the probe interval in force.
 
-    An answer ends the failing run whatever it says. Our own trouble changes nothing. The proof of a role is dated by the moment
-    the question was sent, not by the answer: what was true then may have changed on the way.
+    An answer ends the failing run whatever it says. Our own trouble is told and changes nothing else. The proof of a role is dated
+    by the moment the question was sent, not by the answer: what was true then may have changed on the way.
     """
     if probe.kind == OURS:
-        return health
+        return replace(health, detail=probe.detail)
     if probe.kind == ANSWERED:
         proof = {}
         if probe.answer is not None:

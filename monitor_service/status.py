@@ -108,7 +108,7 @@ def _host(cluster: Cluster, key: str, now: float) -> dict[str, Any]:
 def evidence_text(kind: str, accepting: bool, failures: int, silent: int, detail: str) -> str:
     """Return one phrase for a host's evidence."""
     if not kind:
-        return "not asked yet"
+        return f"no news: {detail}" if detail else "not asked yet"
     if kind == "answered":
         return f"answers{f' ({detail})' if detail else ''}" if accepting else f"answers, not accepting: {detail}"
     if silent:

@@ -155,6 +155,7 @@ def test_a_thousand_workers_at_once(worker: Worker, server: Server) -> None:
         request = msgspec.structs.replace(worker.request(server), client=Client(number, 1, "many"))
         worker.control.send(encode(request, seq=0))
     worker.until(lambda: worker.cluster(topic).clients == 1001, "all clients to be counted")
+    worker.until(lambda: worker.writer(topic), "the first proof")
     assert server.sessions() == 1
     assert worker.status()["loop"]["pauses"] == 0
 

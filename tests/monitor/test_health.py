@@ -9,7 +9,7 @@ import pytest
 
 from wrapper.decisions.verdict import Sensitivity, is_down
 from wrapper.monitor.messages import NeedCredentials
-from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
+from wrapper.monitor.state import ANSWERED, REFUSED, SILENT, Topology, TopologyHost
 
 from .harness import MonitorProcess, Worker, login
 from .servers import Server, eventually
@@ -147,9 +147,29 @@ def test_too_many_connections_is_an_answer_but_no_candidate(worker: Worker, serv
     assert worker.events_named("LOGIN REFUSED") == []
 
 
+def test_a_server_that_answers_but_takes_no_logins_is_alive(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server, interval=0.1)
+    server.lab.hang(server.id, postmaster_only=True)
+    at = time.monotonic()
+    worker.report(topic, server)
+    worker.until(lambda: (worker.health(topic, server).proved_at or 0) > at, "a proof from the session that is open")
+    assert worker.events_named("SILENT") == []
+    server.resume()
+
+
+def test_a_name_that_does_not_resolve_is_our_trouble(worker: Worker, server: Server) -> None:
+    seed = Topology(hosts=(TopologyHost("no-such-host.invalid", server.port),))
+    topic = worker.watch(server, seed=seed, endpoint="no-such-host.invalid")
+    key = f"no-such-host.invalid:{server.port}"
+    worker.until(lambda: "name look-up" in worker.cluster(topic).health[key].detail, "the reason to be told")
+    assert not worker.cluster(topic).health[key].is_failing
+    assert worker.status()["clusters"][0]["hosts"][0]["evidence"].startswith("no news: name look-up")
+
+
 @pytest.mark.parametrize("hung", [False, True])
 def test_a_stopped_monitor_blames_nobody(monitor: MonitorProcess, worker: Worker, server: Server, hung: bool) -> None:
-    topic = watched(worker, server, interval=0.1)
+    # Healthy: so patient that a busy machine cannot make the server look silent.
+    topic = watched(worker, server, interval=0.1 if hung else 2.0)
     monitor.pause()
     if hung:
         server.hang()
@@ -162,6 +182,7 @@ def test_a_stopped_monitor_blames_nobody(monitor: MonitorProcess, worker: Worker
         assert (worker.health(topic, server).failing_since or 0) >= before
         server.resume()
     else:
+        worker.report(topic, server)
         worker.follow(0.5)
         silent = [u for _, u in worker.updates if type(u).__name__ == "HealthUpdate" and u.health.kind == SILENT]
         assert silent == []

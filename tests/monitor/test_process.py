@@ -110,7 +110,7 @@ def test_a_detached_monitor_outlives_its_starter(directory: Path) -> None:
         assert os.getsid(pid) not in (os.getsid(0), pid), "a session of its own, and never a terminal's leader"
         inherited = {os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)}
     assert inherited == {"/dev/null", str(paths.log)}
-    assert "STARTED" in paths.log.read_text()
+    eventually(lambda: "STARTED" in paths.log.read_text(), "the first line of its log")
     assert run(directory, "stop").stdout == "stopped\n"
     eventually(lambda: not exists(pid), "the process to be gone")
 
