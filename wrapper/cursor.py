@@ -120,7 +120,7 @@ def refused(wrapped_class: type) -> type:
 
     defined = {name for parent in wrapped_class.__mro__[:-1] for name in vars(parent)}
     public = {name for name in defined if not name.startswith("_") and callable(getattr(wrapped_class, name, None))}
-    methods: dict[str, Any] = dict.fromkeys(public | {"__iter__", "__next__", "__enter__"} & names, refuse)
+    methods: dict[str, Any] = dict.fromkeys(public | {"__iter__", "__next__", "__enter__"} & defined, refuse)
     names: dict[str, Any] = {**methods, "close": forget, "__del__": forget, "__slots__": (), "__module__": wrapped_class.__module__}
     made: type = type(wrapped_class.__name__, (wrapped_class,), names)
     return made
