@@ -58,7 +58,7 @@ def choose_account(binaries: Path, directory: Path) -> Account:
 
 def _works(account: Account, binaries: Path, directory: Path) -> bool:
     script = 'cd "$0" && exec "$1" --version'
-    command = [*account.prefix, "sh", "-c", script, str(directory), str(binaries / "postgres")]
+    command = [*account.prefix, "/bin/sh", "-c", script, str(directory), str(binaries / "postgres")]
     try:
         done = subprocess.run(command, capture_output=True, cwd="/", timeout=10, check=False, **account.identity)
     except (OSError, subprocess.SubprocessError):

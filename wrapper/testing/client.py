@@ -246,7 +246,10 @@ class LabClient:
         self.request("reset")
 
     def sessions(self, instance: str) -> list[dict[str, Any]]:
-        """Return the client sessions of an instance, as `pg_stat_activity` has them, without the one that asks."""
+        """Return the client sessions of an instance, as `pg_stat_activity` has them, without the one that asks.
+
+        Where the lab runs in namespaces of its own, `pid` is what PostgreSQL calls the process, not what this machine does.
+        """
         import psycopg
         from psycopg.rows import dict_row
 
@@ -255,7 +258,8 @@ class LabClient:
         ) as connection:
             return connection.execute(
                 "SELECT pid, usename, application_name, state, query, backend_start FROM pg_stat_activity "
-                "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name NOT LIKE 'lab%'"
+                "WHERE backend_type = 'client backend' AND usename IS NOT NULL "
+                "AND pid <> pg_backend_pid() AND application_name NOT LIKE 'lab%'"
             ).fetchall()
 
     def monitoring_sessions(self, application_name: str = "aws-shared-monitor") -> dict[str, int]:

@@ -300,7 +300,8 @@ class Cluster:
     def drop_sessions(self, name: str) -> int:
         """End every client session of an instance; return how many there were, when they are gone."""
         server = self._responsive(name).server
-        clients = f"backend_type = 'client backend' AND application_name <> '{APPLICATION_NAME}'"
+        # Who has no user name has not logged in yet: what fills a full server (shown since PostgreSQL 18).
+        clients = f"backend_type = 'client backend' AND usename IS NOT NULL AND application_name <> '{APPLICATION_NAME}'"
         rows = server.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {clients}")
         if rows:
             server.wait(lambda: not server.ask(f"SELECT FROM pg_stat_activity WHERE {clients}"), "to end its sessions")
@@ -337,6 +338,9 @@ class Cluster:
             server.start(self._options(instance))
             return
         if not writer.is_running or writer.is_hung:
+            if not server.is_running and not server.was_writer:
+                self._start_reader(instance)  # it can wait for a writer
+                return
             raise LabError(f"{instance.id} cannot join: the writer {self.writer_id} is not available; start it, or fail over first")
         # What an old writer had and nobody else got is lost, as it is on Aurora.
         if server.is_hung:
@@ -364,10 +368,10 @@ class Cluster:
         instance.is_stale = False
         server.start(self._options(instance))
 
-    def end_writer(self) -> None:
+    def end_writer(self, target: str | None) -> None:
         """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone."""
         server = self._writer.server
-        self._most_advanced()  # nobody to follow is an error now, not when the writer is gone
+        self._candidate(target)  # that nobody can follow is an error now, not when the writer is gone
         if server.is_running and not server.is_hung:
             # An orderly shutdown waits for every standby, so one that hangs would hold it up.
             server.stop(patience=0.05 if any(reader.server.is_hung for reader in self._readers()) else 3.0)
@@ -377,12 +381,7 @@ class Cluster:
         """Have a reader become the writer. Aurora's order: promote, restart (the sessions are dropped), tell the cluster."""
         started = time.monotonic()
         timings: dict[str, float] = {}
-        new = self._most_advanced() if target is None else self.resolve(target)
-        old = self._writer
-        if new is old:
-            raise LabError(f"{new.id} is the writer already")
-        if not new.server.is_running or new.server.is_hung:
-            raise LabError(f"{new.id} cannot be promoted: it is not running")
+        new, old = self._candidate(target), self._writer
         new.server.promote()
         timings["promoted"] = time.monotonic() - started
         self.writer_id = new.id
@@ -398,6 +397,16 @@ class Cluster:
                     reader.server.reload()
         timings["repointed"] = time.monotonic() - started
         return {"old_writer": old.id, "new_writer": new.id, "timings": timings}
+
+    def _candidate(self, target: str | None) -> Instance:
+        if target is None:
+            return self._most_advanced()
+        instance = self.resolve(target)
+        if instance is self._writer:
+            raise LabError(f"{instance.id} is the writer already: name a reader")
+        if not instance.server.is_running or instance.server.is_hung or instance.is_stale:
+            raise LabError(f"{instance.id} cannot be promoted: it does not run as a reader; start or rejoin it first")
+        return instance
 
     def _most_advanced(self) -> Instance:
         usable = [

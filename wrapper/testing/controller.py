@@ -167,7 +167,7 @@ class Controller:
         drop_sessions: bool | None = None,
     ) -> Lasting:
         """End the writer and, after the delay, promote; returns when it has moved (and the old one has joined, if it can)."""
-        self.cluster.end_writer()
+        self.cluster.end_writer(target)
         delay = self.options.promote_delay if promote_delay is None else promote_delay
         if delay:
             yield delay

@@ -217,9 +217,7 @@ class Server:
 
     def promote(self) -> None:
         """Have a standby become a primary; returns when it takes writes."""
-        (self.data / "promote").touch()
-        self._own(self.data / "promote")
-        self._signal(signal.SIGUSR1)
+        self.ask("SELECT pg_promote(false)")
         self.wait(lambda: not self.ask("SELECT pg_is_in_recovery()")[0][0], "out of recovery")
 
     def stop(self, *, patience: float = 3.0) -> None:
