@@ -16,6 +16,8 @@ from wrapper.monitor.state import ClusterState
 
 # Without a proof for this long, the worker searches by itself beside the wait.
 DIRECT_AFTER = 0.5
+# The writer may be the first to prove itself: for this long a reader that should answer too is waited for.
+READER_PATIENCE = 0.2
 
 
 class FailoverMode(Enum):
@@ -109,13 +111,25 @@ def _fits(mode: FailoverMode, role: HostRole, lonely: bool) -> bool:
 
 def next_step(plan: Plan, views: Iterable[ClusterState], now: float) -> Step:
     """Return what to do at `now`. Readers come before the writer in `reader_or_writer`."""
+    views = list(views)
     if now >= plan.deadline:
-        return GiveUp(_explain(plan, list(views)))
+        return GiveUp(_explain(plan, views))
     found = candidates(plan, views)
     readers = tuple(candidate for candidate in found if candidate.role is HostRole.READER)
-    if found:
-        return Attempt(readers or tuple(found))
+    if readers:
+        return Attempt(readers)
+    if found and not (plan.mode is FailoverMode.READER_OR_WRITER and _expects_reader(plan, views, now)):
+        return Attempt(tuple(found))
     return Wait(search=now - plan.started >= plan.direct_after)
+
+
+def _expects_reader(plan: Plan, views: list[ClusterState], now: float) -> bool:
+    """Whether a reader that was not tried and is not known to fail may prove itself any moment."""
+    return now - plan.started < READER_PATIENCE and any(
+        health.role == HostRole.READER.value and not health.is_failing and key not in plan.attempts
+        for view in views
+        for key, health in view.health.items()
+    )
 
 
 def _explain(plan: Plan, views: list[ClusterState]) -> str:

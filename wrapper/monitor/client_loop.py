@@ -164,16 +164,18 @@ class ClientLoop:
         state = self.client.state
         while True:
             try:
-                _topic, data = self.events.recv_multipart(zmq.NOBLOCK)
+                frames = self.events.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            except ValueError:
-                self.garbage += 1
+            if frames == [HEARTBEAT_TOPIC.encode()]:
+                # The publisher's welcome: our subscriptions are in force, nothing is lost from here on.
+                self._want_snapshot()
                 continue
             try:
+                _topic, data = frames
                 envelope = decode_envelope(data)
                 message = decode_body(envelope)
-            except Garbage:
+            except ValueError:  # Garbage is one; so is a wrong number of frames
                 self.garbage += 1
                 continue
             if envelope.epoch < state.epoch:
@@ -254,9 +256,11 @@ class ClientLoop:
             self.snapshot_at = 0.0
 
     def _send(self, message: Message) -> bool:
-        self.seq += 1
+        """Send a request, or a hint, which has no number and gets no answer. False when no monitor is connected."""
+        if not isinstance(message, Report):
+            self.seq += 1
         try:
-            self.control.send(encode(message, seq=self.seq), zmq.NOBLOCK)
+            self.control.send(encode(message, seq=0 if isinstance(message, Report) else self.seq), zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
