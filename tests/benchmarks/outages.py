@@ -56,10 +56,11 @@ def back(worker: Child, since: float, deadline: float) -> float | None:
         found = worker.wait_for("back", deadline - time.monotonic(), since)
         if found is None:
             return None
-        last = worker.events("back", since)[-1].at
-        failed = [event.at for event in worker.events("failed", since)]
-        if last > max(failed, default=0.0) and time.monotonic() - last > _QUIET:
-            return last
+        failed = max((event.at for event in worker.events("failed", since)), default=since)
+        # The first of them: a later one only says that a write took long.
+        first = next((event.at for event in worker.events("back", failed)), None)
+        if first is not None and time.monotonic() - first > _QUIET:
+            return first
         if time.monotonic() > deadline:
             return None
         time.sleep(0.02)
@@ -79,6 +80,11 @@ class Outage:
     def beyond(self) -> list[float]:
         """Seconds that each recovered worker needed longer than the database."""
         return [at - self.database for at in self.back if at is not None]
+
+    @property
+    def beyond_proof(self) -> list[float]:
+        """Seconds that each recovered worker needed after the new writer called itself that."""
+        return [at - self.published for at in self.back if at is not None]
 
     @property
     def total(self) -> list[float]:
