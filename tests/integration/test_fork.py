@@ -168,6 +168,24 @@ def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(aurora: LocalAuro
     assert child != before == after
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="forking with threads warns from Python 3.12 on")
+def test_a_fork_does_not_warn_of_our_threads(aurora: LocalAurora) -> None:
+    result = run(
+        """
+        import warnings
+        warnings.simplefilter("error")
+        connection = connect()
+        wait(lambda: current_client().state.confirmed, "the parent to be watched")
+        statuses = [in_child(lambda: None) for _ in range(5)]
+        wait(lambda: current_client().is_live, "the parent's client to go on")
+        print(json.dumps([statuses, pid_of(connection) > 0]))
+        connection.close()
+        """,
+        aurora,
+    )
+    assert result == [[0] * 5, True]
+
+
 def test_importing_starts_nothing(aurora: LocalAurora) -> None:
     result = run(
         """

@@ -167,16 +167,22 @@ class MonitorClient:
 
     def close(self) -> None:
         """Give up the lease and stop the client thread. The client can be used again afterwards."""
+        if self._is_running() and self.pid == os.getpid():
+            self.inbox.append(Release(self.identity))
+            self.pause()
+            self.watches = {}
+
+    def pause(self) -> bool:
+        """Stop the client thread and wait for it, for a moment; return whether there was one. `start` goes on where it stopped."""
         loop = self._loop
         if loop is None or self.pid != os.getpid():
-            return
-        self.inbox.append(Release(self.identity))
+            return False
         loop.stopping = True
         self.wake()
         deadline = time.monotonic() + _STOP_PATIENCE
         while self._loop is loop and time.monotonic() < deadline:
-            time.sleep(0.002)
-        self.watches = {}
+            time.sleep(0.001)
+        return True
 
     def abandon(self) -> None:
         """In a forked child: give inherited descriptors back without shutting anything down; the parent goes on using its own."""
@@ -243,8 +249,26 @@ def _make_client(uses_monitor: bool) -> MonitorClient:
         if not _hooked:
             _hooked = True
             atexit.register(_at_exit)
-            os.register_at_fork(after_in_child=_forget_parent)
+            os.register_at_fork(before=_pause_for_fork, after_in_parent=_go_on_after_fork, after_in_child=_forget_parent)
         return client
+
+
+# From Python 3.12 on, forking with several threads warns, and the kernel counts ZeroMQ's too.
+_FORK_WARNS = sys.version_info >= (3, 12)
+_paused: list[MonitorClient] = []
+
+
+def _pause_for_fork() -> None:
+    if _FORK_WARNS:
+        _paused.extend(client for client in list(_clients.values()) if client.pause())
+        if _paused:
+            time.sleep(0.002)  # the thread said that it is leaving; let the kernel see it gone
+
+
+def _go_on_after_fork() -> None:
+    for client in _paused:
+        client.start()
+    _paused.clear()
 
 
 def _forget_parent() -> None:
@@ -256,6 +280,7 @@ def _forget_parent() -> None:
     _lock = _thread.allocate_lock()
     inherited = list(_clients.values())
     _clients.clear()
+    _paused.clear()
     _inherited.extend(inherited)
     for client in inherited:
         client.abandon()

@@ -89,7 +89,7 @@ class ClientLoop:
             self._open(context)
             while not self.stopping:
                 self._turn()
-            self._leave()
+            self._send_inbox(time.monotonic())
         except Exception:
             logger.exception("the client of the shared monitor failed; it starts again with the next connection")
         finally:
@@ -294,6 +294,7 @@ class ClientLoop:
             self._send(Renew(self.client.identity, counts))
             self.renew_at = now + RENEW_INTERVAL
         if now - self.busy_at > _IDLE_STOP:
+            self.client.inbox.append(Release(self.client.identity))
             self.stopping = True
         if not self.client.is_live and now >= self.start_at and self.client.may_start:
             self._start(now)
@@ -345,7 +346,3 @@ class ClientLoop:
                     evidence.silent,
                     (evidence.failed_at or 0.0) - (evidence.failing_since or 0.0),
                 )
-
-    def _leave(self) -> None:
-        self._send_inbox(time.monotonic())
-        self._send(Release(self.client.identity))
