@@ -40,7 +40,8 @@ def _outage(stage: Stage, delay: float) -> float | None:
     time.sleep(delay)
     struck = time.monotonic()
     stage.lab.hang("writer")
-    stage.lab.promote_later(PROMOTION_DELAY, rejoin=False)
+    # Dropped sessions are more than the reference survives even without a fork.
+    stage.lab.promote_later(PROMOTION_DELAY, rejoin=False, drop_sessions=stage.side.name == OURS)
     found = worker.wait_for("child_back", WINDOW, struck)
     stage.stop(worker, 0.5)
     return found.at - struck if found is not None else None
