@@ -90,12 +90,7 @@ def owner(environment: dict[str, str]) -> Iterator[Owner]:
     sweep()
 
 
-def test_a_killed_owner_leaves_nothing(owner: Owner) -> None:
-    owner.process.kill()
-    owner.assert_nothing_is_left()
-
-
-def test_a_killed_owner_leaves_nothing_though_a_fork_of_it_lives(environment: dict[str, str]) -> None:
+def test_a_killed_owner_leaves_nothing_even_if_a_fork_of_it_lives(environment: dict[str, str]) -> None:
     owner = Owner(environment, "forked")
     try:
         assert owner.process.stdout is not None
