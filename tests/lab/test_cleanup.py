@@ -106,7 +106,12 @@ def test_a_killed_controller_leaves_nothing_for_the_next_lab(owner: Owner) -> No
     os.kill(controller, signal.SIGKILL)
     owner.process.kill()  # so that it cannot clear up either
     owner.process.wait()
-    sweep()
+
+    def is_swept() -> bool:
+        sweep()  # the kernel frees the lock when the last of the killed processes has gone
+        return not owner.directory.exists()
+
+    eventually(is_swept, f"{owner.directory} to be swept")
     owner.assert_nothing_is_left()
 
 
