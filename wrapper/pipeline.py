@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
 RELATIVE_WEIGHT = -1
+# Distributions offer plugins under this group: the code as the name, the factory class as the object.
+ENTRY_POINT_GROUP = "aws_wrapper.plugins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class Registration:
 _REGISTRY: dict[str, Registration] = {
     "failover_v2": Registration("wrapper.plugins.failover_v2:FailoverV2PluginFactory", 410),
     "host_monitoring_v2": Registration("wrapper.plugins.host_monitoring_v2:HostMonitoringV2PluginFactory", 510),
+    "connect_time": Registration("wrapper.plugins.timing:ConnectTimePluginFactory"),
+    "execute_time": Registration("wrapper.plugins.timing:ExecuteTimePluginFactory"),
+    "dev": Registration("wrapper.plugins.dev:DeveloperPluginFactory"),
 }
 
 # Codes of the AWS Advanced Python Wrapper that this version does not have yet: refused by name rather than as a typing error.
@@ -75,9 +80,6 @@ _PLANNED = frozenset(
         "federated_auth",
         "limitless",
         "okta",
-        "connect_time",
-        "execute_time",
-        "dev",
     }
 )
 
@@ -89,11 +91,22 @@ def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory],
     _REGISTRY[plugin_code] = Registration(plugin_factory_class, weight)
 
 
+def _find_installed(code: str) -> bool:
+    """Register the plugin that an installed distribution offers under a code; return whether one does."""
+    from importlib.metadata import entry_points  # for codes that are not built in only
+
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=code):
+        factory = entry.load()
+        register_plugin(code, factory, getattr(factory, "weight", RELATIVE_WEIGHT))
+        return True
+    return False
+
+
 def parse_codes(text: str) -> list[str]:
     """Return the plugin codes of a comma-separated list. Raises `AwsWrapperError` for unknown and repeated ones."""
     codes = [code.strip() for code in text.split(",") if code.strip()]
     for code in codes:
-        if code in _REGISTRY:
+        if code in _REGISTRY or _find_installed(code):
             continue
         if code in _PLANNED:
             raise AwsWrapperError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import wrapper
@@ -14,6 +17,8 @@ from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.pipeline import _REGISTRY
 from wrapper.plugin import ConnectionEvent, HostEvent, OldConnectionSuggestedAction, Plugin
+from wrapper.plugins.dev import ExceptionSimulatorManager
+from wrapper.plugins.timing import ConnectTimePlugin, ExecuteTimePlugin
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
@@ -123,3 +128,71 @@ def test_strategies_of_plugins_come_first(watched: Connect) -> None:
 def test_a_code_that_could_not_be_written_in_a_list_is_refused(code: str) -> None:
     with pytest.raises(AwsWrapperError, match="plugin code"):
         wrapper.register_plugin(code, ObserverFactory)
+
+
+def test_the_example_plugins(connect: Connect) -> None:
+    from examples.plugins import application_name, slow_statements
+
+    try:
+        slow_statements.SlowStatementsPlugin.slow.clear()
+        connection = connect(plugins="failover_v2,application_name,slow_statements")
+        (name,) = connection.execute("SELECT current_setting('application_name')").fetchone()
+        assert name.endswith(f":{os.getpid()}")
+        connection.execute("SELECT pg_sleep(0.15)")
+        ((seconds, statement),) = slow_statements.SlowStatementsPlugin.slow
+        assert seconds >= 0.15
+        assert statement == "SELECT pg_sleep(0.15)"
+        assert application_name.ApplicationNamePlugin().subscribed_methods == {"connect"}
+    finally:
+        for code in ("application_name", "slow_statements"):
+            _REGISTRY.pop(code, None)
+
+
+def test_the_time_plugins_add_up(connect: Connect) -> None:
+    ConnectTimePlugin.reset_connect_time()
+    ExecuteTimePlugin.reset_execute_time()
+    connection = connect(plugins="connect_time,execute_time")
+    connection.execute("SELECT pg_sleep(0.05)")
+    assert ConnectTimePlugin.connect_time > 0
+    assert ExecuteTimePlugin.execute_time >= 50_000_000
+
+
+def test_the_dev_plugin_raises_what_it_is_told(connect: Connect) -> None:
+    connection = connect(plugins="dev")
+    try:
+        ExceptionSimulatorManager.raise_exception_on_next_method(ValueError("simulated"), "Connection.commit")
+        connection.execute("SELECT 1")
+        with pytest.raises(ValueError, match="simulated"):
+            connection.commit()
+        connection.commit()
+        ExceptionSimulatorManager.raise_exception_on_next_connect(psycopg.OperationalError("no"))
+        with pytest.raises(psycopg.OperationalError, match="no"):
+            connect(plugins="dev")
+        connect(plugins="dev")
+        with pytest.raises(AwsWrapperError, match="method_name"):
+            ExceptionSimulatorManager.raise_exception_on_next_method(ValueError(), "")
+    finally:
+        ExceptionSimulatorManager.reset()
+
+
+def test_a_plugin_of_an_installed_distribution_is_found_by_its_code(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "found_plugin.py").write_text(
+        "from wrapper import Plugin\n"
+        "class Factory:\n"
+        "    weight = 7\n"
+        "    @staticmethod\n"
+        "    def get_instance(plugin_service, props):\n"
+        "        return Plugin()\n"
+    )
+    metadata = tmp_path / "found_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: found-plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[aws_wrapper.plugins]\nfound = found_plugin:Factory\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        connection = connect(plugins="failover_v2,found")
+        assert type(connection.plugin_service.manager.plugins[0]) is Plugin
+    finally:
+        _REGISTRY.pop("found", None)
