@@ -260,7 +260,12 @@ class AwsWrapperConnection:
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Return a new cursor: the driver's own, with the plugin chain on the methods that reach the network."""
         self._look()
-        cursor = self._target.cursor(*args, **kwargs)
+        try:
+            cursor = self._target.cursor(*args, **kwargs)
+        except Exception:
+            # The connection may have been lost unseen: then a plugin replaces it and raises what the application should know.
+            self._calls.look()
+            raise
         driver_class = cursor.__class__
         cursor.__class__ = wrapped(driver_class, self._service.driver_dialect.fetches_from_network(driver_class))
         self._cursors.add(cursor)

@@ -77,13 +77,22 @@ class DriverDialect(Protocol):
         """Whether a transaction is open on the server, as far as the driver knows; no network traffic."""
         ...
 
-    def transaction_status(self, cursor: Any) -> Any:
-        """Return the state of a cursor's connection, to be looked at later with `means_in_transaction`. Called before every
-        statement: it must cost next to nothing."""
+    @property
+    def cursor_status(self) -> Callable[[Any], Any]:
+        """A function from a cursor to the state of its connection, to be looked at later with the two `means_…` below. It is called
+        before every statement and must cost next to nothing."""
+        ...
+
+    def connection_status(self, connection: Any) -> Any:
+        """Return the same of a connection."""
         ...
 
     def means_in_transaction(self, status: Any) -> bool:
-        """Whether a state that `transaction_status` returned is that of an open transaction."""
+        """Whether a state is that of an open transaction."""
+        ...
+
+    def means_lost(self, status: Any) -> bool:
+        """Whether a state is that of a connection that was lost already, so that nothing more could be sent."""
         ...
 
     def classify(self, error: BaseException) -> ErrorKind:

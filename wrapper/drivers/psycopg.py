@@ -222,13 +222,19 @@ class PsycopgDialect:
     # -- state -----------------------------------------------------------------------------------------------------------------
 
     def is_in_transaction(self, connection: Any) -> bool:
-        return self.means_in_transaction(connection.pgconn.transaction_status)
+        return self.means_in_transaction(self.connection_status(connection))
+
+    def connection_status(self, connection: Any) -> Any:
+        return connection.pgconn.transaction_status
 
     # No Python function of ours: this is on the way of every statement.
-    transaction_status = staticmethod(attrgetter("_pgconn.transaction_status"))
+    cursor_status = staticmethod(attrgetter("_pgconn.transaction_status"))
 
     def means_in_transaction(self, status: Any) -> bool:
         return status in _OPEN
+
+    def means_lost(self, status: Any) -> bool:
+        return bool(status == pq.TransactionStatus.UNKNOWN)
 
     def is_demoted(self, connection: Any) -> bool | None:
         # Reported without being asked since PostgreSQL 14, and updated when the server changes.

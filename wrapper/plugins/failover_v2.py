@@ -27,7 +27,7 @@ from wrapper.errors import (
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.generation import GENERATION
 from wrapper.monitor.handles import is_superseded
-from wrapper.plugin import CONNECT, Call, Plugin
+from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
 from wrapper.plugin_service import PREFLIGHT_TIMEOUT, Physical
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
@@ -95,17 +95,14 @@ class FailoverV2Plugin(Plugin):
             return connection
 
     def bind(self, method_name: str, call: Call) -> Call:
-        status_of: Callable[[Any], Any] = lambda target: self._service.is_in_transaction  # noqa: E731  one of two ways
-        means_open: Callable[[Any], bool] = bool
-        if method_name in ("Cursor.execute", "Cursor.executemany"):
-            status_of, means_open = self._driver.transaction_status, self._driver.means_in_transaction
+        status_of = self._driver.cursor_status if method_name in CURSOR_METHODS else self._driver.connection_status
 
         def guarded(target: Any, /, *args: Any, **kwargs: Any) -> Any:
             status = status_of(target)
             try:
                 return call(target, *args, **kwargs)
             except Exception as error:
-                self._failed(error, means_open(status))
+                self._failed(error, status)
                 raise
 
         return guarded
@@ -126,10 +123,9 @@ class FailoverV2Plugin(Plugin):
 
     def _cause_to_leave(self, connection: Any, physical: Physical) -> str | None:
         handle = physical.handle
-        if handle is None or self._driver.is_closed(connection):
-            # Closed by the application, or broken and noticed: a broken one has `failed`.
-            return "network" if physical.failed is not None else None
-        if physical.failed is not None or handle.aborted_by is not None:
+        if handle is None or not handle.is_open:
+            return None  # closed by the application
+        if physical.failed is not None or handle.aborted_by is not None or self._driver.is_closed(connection):
             return "network"
         cluster = self._service.cluster
         if cluster is None:
@@ -141,10 +137,13 @@ class FailoverV2Plugin(Plugin):
             return "network"
         return None
 
-    def _failed(self, error: Exception, in_transaction: bool) -> None:
-        """Look at an error on its way to the application; returns if it is the application's own business."""
+    def _failed(self, error: Exception, status: Any) -> None:
+        """Look at an error on its way to the application; returns if it is the application's own business. `status`: the
+        connection's state before the call."""
         if isinstance(error, FailoverError):
             return
+        in_transaction = self._driver.means_in_transaction(status)
+        outcome: Outcome = "not_sent" if self._driver.means_lost(status) else "unknown"
         connection = self._service.current_connection
         physical = self._service.physical(connection)
         if physical is None:
@@ -152,14 +151,15 @@ class FailoverV2Plugin(Plugin):
         kind = self._driver.classify(error)
         if kind is ErrorKind.READ_ONLY and self.mode is FailoverMode.STRICT_WRITER:
             if self._is_demoted(connection, physical):
-                self._fail_over("read_only", in_transaction, "unknown", error)
+                self._fail_over("read_only", in_transaction, outcome, error)
         elif kind is ErrorKind.NETWORK and self._is_lost(connection, physical, error):
-            self._fail_over("network", in_transaction, "unknown", error)
+            self._fail_over("network", in_transaction, outcome, error)
 
     def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
         """Whether a network error is about this connection: a function such as dblink may raise one of its own."""
         if self._driver.is_closed(connection):
-            return physical.failed is not None
+            # The application gives the handle back when it closes a connection itself.
+            return physical.handle is not None and physical.handle.is_open
         if getattr(getattr(error, "diag", None), "severity_nonlocalized", None) in ("FATAL", "PANIC"):
             return True
         return physical.handle is not None and physical.handle.is_severed()
