@@ -81,8 +81,12 @@ class Stage:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """What either wrapper must be told of the cluster: how instances are addressed."""
-        return {"cluster_instance_host_pattern": self.lab.instance_host_pattern}
+        """What either wrapper must be told of the cluster: how instances are addressed.
+
+        The reference also gets the connect time-out that is our default: without one it waits minutes for a hung server.
+        """
+        pattern = {"cluster_instance_host_pattern": self.lab.instance_host_pattern}
+        return pattern if self.side.name == OURS else {**pattern, "connect_timeout": 5}
 
     def admin(self, instance: str) -> psycopg.Connection[tuple[Any, ...]]:
         """Open a superuser connection, which no count of sessions includes."""
