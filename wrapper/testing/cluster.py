@@ -23,6 +23,11 @@ DATABASE = "app"
 USER = "app"
 EXTENSIONS = "aurora_stat_utils,rds_tools"
 
+# Who has no user name has not logged in yet: what fills a full server (shown since PostgreSQL 18).
+_END_SESSIONS = f"""\
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND usename IS NOT NULL AND application_name <> '{APPLICATION_NAME}'"""
+
 
 @dataclass
 class Options:
@@ -300,12 +305,11 @@ class Cluster:
     def drop_sessions(self, name: str) -> int:
         """End every client session of an instance; return how many there were, when they are gone."""
         server = self._responsive(name).server
-        # Who has no user name has not logged in yet: what fills a full server (shown since PostgreSQL 18).
-        clients = f"backend_type = 'client backend' AND usename IS NOT NULL AND application_name <> '{APPLICATION_NAME}'"
-        rows = server.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {clients}")
-        if rows:
-            server.wait(lambda: not server.ask(f"SELECT FROM pg_stat_activity WHERE {clients}"), "to end its sessions")
-        return len(rows)
+        ended = [row[0] for row in server.ask(_END_SESSIONS)]
+        if ended:
+            # Not until nobody is there: clients come back at once.
+            server.wait(lambda: not server.ask("SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", ended), "to end its sessions")
+        return len(ended)
 
     def _responsive(self, name: str) -> Instance:
         instance = self.resolve(name)
@@ -382,12 +386,13 @@ class Cluster:
         started = time.monotonic()
         timings: dict[str, float] = {}
         new, old = self._candidate(target), self._writer
-        new.server.promote()
-        timings["promoted"] = time.monotonic() - started
-        self.writer_id = new.id
-        old.is_stale = old.server.is_hung
-        if self.options.drop_sessions if drop_sessions is None else drop_sessions:
-            self.drop_sessions(new.id)
+        with new.server.session() as session:
+            new.server.promote(session)
+            timings["promoted"] = time.monotonic() - started
+            self.writer_id = new.id
+            old.is_stale = old.server.is_hung
+            if self.options.drop_sessions if drop_sessions is None else drop_sessions:
+                session.execute(_END_SESSIONS)
         self.publish()
         timings["published"] = time.monotonic() - started
         for reader in self._readers():

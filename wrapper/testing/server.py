@@ -187,13 +187,17 @@ class Server:
         self.is_hung = False
         self.wait(lambda: self.ask("SELECT 1"), "to answer")
 
+    def session(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """Return a session of the superuser's."""
+        return psycopg.connect(self.conninfo, autocommit=True, connect_timeout=5, application_name=APPLICATION_NAME)
+
     def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run a statement as superuser on a session of its own; return its rows."""
-        with psycopg.connect(self.conninfo, autocommit=True, connect_timeout=5, application_name=APPLICATION_NAME) as connection:
+        with self.session() as connection:
             cursor = connection.execute(sql, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = _PATIENCE) -> None:
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = _PATIENCE, pause: float = 0.005) -> None:
         """Wait until `condition` is true; database errors count as not yet."""
         deadline = time.monotonic() + timeout
         last = ""
@@ -205,7 +209,7 @@ class Server:
                     return
             except psycopg.Error as error:
                 last = f": {error}"
-            time.sleep(0.005)
+            time.sleep(pause)
         tail = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
         raise LabError(f"{self.id} did not come {what} within {timeout:g} s{last}\n{tail}")
 
@@ -215,10 +219,11 @@ class Server:
         self._signal(signal.SIGHUP)
         self.wait(lambda: self.ask("SELECT pg_conf_load_time()")[0][0] > before, "to read its configuration")
 
-    def promote(self) -> None:
-        """Have a standby become a primary; returns when it takes writes."""
-        self.ask("SELECT pg_promote(false)")
-        self.wait(lambda: not self.ask("SELECT pg_is_in_recovery()")[0][0], "out of recovery")
+    def promote(self, session: Any) -> None:
+        """Have a standby become a primary; returns when it takes writes. One session does it all: a new one for each question would
+        cost more time than the promotion, and everybody waits for its end."""
+        session.execute("SELECT pg_promote(false)")
+        self.wait(lambda: session.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), "out of recovery", pause=0.001)
 
     def stop(self, *, patience: float = 3.0) -> None:
         """Shut down in order: sessions are ended with 57P01. An orderly end waits until the standbys have everything; after
