@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wrapper.conninfo import extract
-from wrapper.cursor import refused, wrapped
+from wrapper.cursor import Cursors, wrapped
 from wrapper.drivers import driver_dialect_for
 from wrapper.errors import AwsWrapperError, TransactionResolutionUnknownError, for_driver
 from wrapper.monitor.generation import GENERATION
@@ -39,6 +39,7 @@ class Calls:
         self.seen = 0
         self.execute = _Chains(service, "execute")
         self.executemany = _Chains(service, "executemany")
+        self.cursor_classes = _CursorClasses(service)
 
     def look(self) -> None:
         """The slow path before a call: the shared state has a new generation, or this is a forked child."""
@@ -73,6 +74,18 @@ class _Chains(dict[type, Call]):
         return chain
 
 
+class _CursorClasses(dict[type, type]):
+    """Class of a driver's cursor -> the one that its objects are given."""
+
+    def __init__(self, service: PluginService) -> None:
+        super().__init__()
+        self._fetches_from_network = service.driver_dialect.fetches_from_network
+
+    def __missing__(self, driver_class: type) -> type:
+        made = self[driver_class] = wrapped(driver_class, self._fetches_from_network(driver_class))
+        return made
+
+
 def _driver_call(target: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     return call(*args, **kwargs)
 
@@ -93,7 +106,7 @@ class AwsWrapperConnection:
         put(self, "_blocks", 0)
         put(self, "_broken", False)
         put(self, "_pid", os.getpid())
-        put(self, "_cursors", weakref.WeakSet())
+        put(self, "_cursors", Cursors())
         put(self, "_calls", Calls(service))
         self._calls.wrapper = weakref.ref(self)
         target._calls = self._calls
@@ -183,9 +196,7 @@ class AwsWrapperConnection:
         connection._calls = self._calls
         put(self, "_target", connection)
         put(self, "_broken", self._blocks > 0)
-        for cursor in list(self._cursors):
-            cursor.__class__ = refused(cursor.__class__)
-        self._cursors.clear()
+        self._cursors.refuse()
         self._calls.seen = GENERATION[0]
 
     def leave_parent(self) -> None:
@@ -259,23 +270,23 @@ class AwsWrapperConnection:
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         """Return a new cursor: the driver's own, with the plugin chain on the methods that reach the network."""
-        self._look()
+        calls = self._calls
+        if self._broken or GENERATION[0] != calls.seen:
+            self._look()
         try:
             cursor = self._target.cursor(*args, **kwargs)
         except Exception:
             # The connection may have been lost unseen: then a plugin replaces it and raises what the application should know.
-            self._calls.look()
+            calls.look()
             raise
-        driver_class = cursor.__class__
-        cursor.__class__ = wrapped(driver_class, self._service.driver_dialect.fetches_from_network(driver_class))
+        cursor.__class__ = calls.cursor_classes[cursor.__class__]
         self._cursors.add(cursor)
         return cursor
 
-    def execute(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+    def execute(self, query: Any, *params: Any, binary: bool = False, **options: Any) -> Any:
         """Execute a query on a new cursor and return the cursor (psycopg's shortcut)."""
-        binary = kwargs.pop("binary", False)
         cursor = self.cursor(binary=True) if binary else self.cursor()
-        return cursor.execute(query, params, **kwargs) if params is not None else cursor.execute(query, **kwargs)
+        return cursor.execute(query, *params, **options)
 
     def commit(self) -> None:
         """Commit the open transaction."""

@@ -7,6 +7,7 @@ once more, by one that refuses: bound methods, iteration and all.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache
@@ -99,6 +100,9 @@ class _NetworkFetch:
         return self._fetch("fetchall")
 
 
+_SWEEP = 64
+
+
 @cache
 def wrapped(driver_class: type, fetches_from_network: bool) -> type:
     """Return `driver_class` with ours mixed in; its objects can be turned into ours in place."""
@@ -124,3 +128,30 @@ def refused(wrapped_class: type) -> type:
     names: dict[str, Any] = {**methods, "close": forget, "__del__": forget, "__slots__": (), "__module__": wrapped_class.__module__}
     made: type = type(wrapped_class.__name__, (wrapped_class,), names)
     return made
+
+
+class Cursors:
+    """The cursors of a connection that still exist. A plain list of weak references, swept now and then: a `WeakSet` would cost
+    more
+    to add to than the cursor to make."""
+
+    __slots__ = ("_references", "_sweep_at")
+
+    def __init__(self) -> None:
+        self._references: list[weakref.ref[Any]] = []
+        self._sweep_at = _SWEEP
+
+    def add(self, cursor: Any) -> None:
+        """Remember a new cursor."""
+        self._references.append(weakref.ref(cursor))
+        if len(self._references) >= self._sweep_at:
+            self._references = [reference for reference in self._references if reference() is not None]
+            self._sweep_at = 2 * len(self._references) + _SWEEP
+
+    def refuse(self) -> None:
+        """Have every cursor refuse to be used from now on, and forget them."""
+        references, self._references = self._references, []
+        for reference in references:
+            cursor = reference()
+            if cursor is not None:
+                cursor.__class__ = refused(cursor.__class__)
