@@ -181,6 +181,11 @@ class AwsWrapperConnection:
         """This connection, as the driver's adaptation contexts have it."""
         return self
 
+    @property
+    def pgconn(self) -> Any:
+        """psycopg's libpq connection. It asks for this with every statement of a new cursor, and `__getattr__` is a detour."""
+        return self._target.pgconn
+
     # -- switching -------------------------------------------------------------------------------------------------------------
 
     def switch_to(self, connection: Any) -> None:

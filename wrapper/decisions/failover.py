@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from wrapper.hosts import HostRole
-from wrapper.monitor.state import ClusterState
+from wrapper.monitor.state import FROM_MONITOR, ClusterState
 
 # Without a proof for this long, the worker searches by itself beside the wait.
 DIRECT_AFTER = 0.5
@@ -67,7 +67,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to connect to yet: look again when the state changes. `search`: have a direct search running beside the wait."""
+    """Nothing to connect to yet: look again when the state changes. `search`: have a direct search running meanwhile."""
 
     search: bool
 
@@ -120,7 +120,18 @@ def next_step(plan: Plan, views: Iterable[ClusterState], now: float) -> Step:
         return Attempt(readers)
     if found and not (plan.mode is FailoverMode.READER_OR_WRITER and _expects_reader(plan, views, now)):
         return Attempt(tuple(found))
-    return Wait(search=now - plan.started >= plan.direct_after)
+    return Wait(search=now - plan.started >= plan.direct_after and not _is_being_asked(plan, views, now))
+
+
+def _is_being_asked(plan: Plan, views: list[ClusterState], now: float) -> bool:
+    """Whether the monitor is visibly asking the hosts: it heard from one of them just now. Then it will know first, and a search by
+    every process would only burden a cluster in recovery."""
+    return plan.direct_after > 0 and any(
+        health.proved_at is not None and health.proved_at > now - plan.direct_after
+        for view in views
+        if view.topology.source == FROM_MONITOR
+        for health in view.health.values()
+    )
 
 
 def _expects_reader(plan: Plan, views: list[ClusterState], now: float) -> bool:

@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds.
 _REQUEST_RETRY = 0.5
+_RECOUNT = 0.25
 _JUDGE_INTERVAL = 0.02
 _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
@@ -73,6 +74,7 @@ class ClientLoop:
         self.snapshot_at = 0.0
         self.seq = 0
         self.renew_at = 0.0
+        self.counts: dict[str, int] = {}
         self.judge_at = 0.0
         self.busy_at = time.monotonic()
         self.start_at = 0.0
@@ -290,6 +292,10 @@ class ClientLoop:
         if counts or self.unanswered:
             self.busy_at = now
         self._tighten()
+        if counts != self.counts:
+            # Soon, so that the others know how many would move; but once for a whole pool of connections.
+            self.counts = counts
+            self.renew_at = min(self.renew_at, now + _RECOUNT)
         if now >= self.renew_at:
             self._send(Renew(self.client.identity, counts))
             self.renew_at = now + RENEW_INTERVAL

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from wrapper.monitor.paths import DIRECTORY_VARIABLE, MonitorPaths
+
+_START_PATIENCE = 10.0
 
 
 def is_served(paths: MonitorPaths) -> bool:
@@ -30,27 +34,37 @@ def start_monitor(paths: MonitorPaths) -> bool:
     The child detaches itself (new session, closed descriptors) and exits at once when another monitor holds the election lock, so a
     needless start does no harm.
     """
-    import subprocess  # rarely needed, and not small
-
     with open(paths.starter_lock, "ab") as starter:
         try:
             fcntl.flock(starter, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        # The short-lived first process is reaped here; the monitor itself is nobody's child.
-        subprocess.run(
-            [interpreter(), "-I", "-m", "monitor_service", "run", "--on-demand", "--detach"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            close_fds=True,
-            start_new_session=True,
-            cwd="/",
-            env={**os.environ, DIRECTORY_VARIABLE: str(paths.directory)},
-            timeout=10,
-            check=True,
-        )
+        try:
+            _run([interpreter(), "-I", "-m", "monitor_service", "run", "--on-demand", "--detach"], paths)
+        finally:
+            # Not left to close(): a process that is forked meanwhile has the descriptor too.
+            fcntl.flock(starter, fcntl.LOCK_UN)
     return True
+
+
+def _run(command: list[str], paths: MonitorPaths) -> None:
+    """Run the first, short-lived process and reap it; the monitor itself is nobody's child.
+
+    Not by subprocess: that waits for a pipe to close, and a process that is forked meanwhile keeps it open for as long as it lives.
+    """
+    environment = {**os.environ, DIRECTORY_VARIABLE: str(paths.directory)}
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    pid = os.posix_spawn(command[0], command, environment, file_actions=null, setsid=True)
+    deadline = time.monotonic() + _START_PATIENCE
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    if status:
+        raise OSError(f"{' '.join(command)} ended with status {os.waitstatus_to_exitcode(status)}")
 
 
 def interpreter() -> str:
