@@ -137,6 +137,21 @@ class Plugin:
         """Look at the shared state, which changed since the last call through this connection; may raise instead of the call."""
 
 
+class EveryConnectPlugin(Plugin):
+    """A plugin whose `connect` serves forced connects too, as most do."""
+
+    def force_connect(
+        self,
+        target_driver_func: Callable[..., Any],
+        driver_dialect: DriverDialect,
+        host_info: HostInfo,
+        props: dict[str, Any],
+        is_initial_connection: bool,
+        force_connect_func: Callable[[], Any],
+    ) -> Any:
+        return self.connect(target_driver_func, driver_dialect, host_info, props, is_initial_connection, force_connect_func)
+
+
 class PluginFactory(Protocol):
     """Makes a plugin for one wrapper connection."""
 

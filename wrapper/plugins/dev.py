@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo
-from wrapper.plugin import ALL_METHODS, Plugin
+from wrapper.plugin import ALL_METHODS, EveryConnectPlugin, Plugin
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -98,7 +98,7 @@ class ExceptionSimulatorManager:
         return None
 
 
-class DeveloperPlugin(Plugin):
+class DeveloperPlugin(EveryConnectPlugin):
     """Raises what `ExceptionSimulatorManager` was told."""
 
     @property
@@ -120,17 +120,6 @@ class DeveloperPlugin(Plugin):
         if error is not None:
             raise error
         return connect_func()
-
-    def force_connect(
-        self,
-        target_driver_func: Callable[..., Any],
-        driver_dialect: DriverDialect,
-        host_info: HostInfo,
-        props: dict[str, Any],
-        is_initial_connection: bool,
-        force_connect_func: Callable[[], Any],
-    ) -> Any:
-        return self.connect(target_driver_func, driver_dialect, host_info, props, is_initial_connection, force_connect_func)
 
     def execute(self, target: Any, method_name: str, execute_func: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         error = ExceptionSimulatorManager.take_for_method(target, method_name, execute_func, *args, **kwargs)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from wrapper.decisions.verdict import Sensitivity
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo
-from wrapper.plugin import CONNECT, FORCE_CONNECT, Plugin
+from wrapper.plugin import CONNECT, FORCE_CONNECT, EveryConnectPlugin, Plugin
 from wrapper.settings import Settings
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
 
-class HostMonitoringV2Plugin(Plugin):
+class HostMonitoringV2Plugin(EveryConnectPlugin):
     """Marks every connection it sees opening with the connection's own interval and count."""
 
     # For the sake of a fork: a child's first call makes its own client.
@@ -50,17 +50,6 @@ class HostMonitoringV2Plugin(Plugin):
         if physical is not None and physical.handle is not None:
             physical.handle.sensitivity = self._sensitivity
         return connection
-
-    def force_connect(
-        self,
-        target_driver_func: Callable[..., Any],
-        driver_dialect: DriverDialect,
-        host_info: HostInfo,
-        props: dict[str, Any],
-        is_initial_connection: bool,
-        force_connect_func: Callable[[], Any],
-    ) -> Any:
-        return self.connect(target_driver_func, driver_dialect, host_info, props, is_initial_connection, force_connect_func)
 
     def bind(self, method_name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         return call

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo
-from wrapper.plugin import ALL_METHODS, CONNECT, FORCE_CONNECT, Call, Plugin
+from wrapper.plugin import ALL_METHODS, CONNECT, FORCE_CONNECT, Call, EveryConnectPlugin, Plugin
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ConnectTimePlugin(Plugin):
+class ConnectTimePlugin(EveryConnectPlugin):
     """Adds up the nanoseconds of all connects of this process in `ConnectTimePlugin.connect_time`."""
 
     connect_time: ClassVar[int] = 0
@@ -50,17 +50,6 @@ class ConnectTimePlugin(Plugin):
             elapsed = time.perf_counter_ns() - started
             ConnectTimePlugin.connect_time += elapsed
             logger.debug("connected to %s in %.3f ms", host_info, elapsed / 1e6)
-
-    def force_connect(
-        self,
-        target_driver_func: Callable[..., Any],
-        driver_dialect: DriverDialect,
-        host_info: HostInfo,
-        props: dict[str, Any],
-        is_initial_connection: bool,
-        force_connect_func: Callable[[], Any],
-    ) -> Any:
-        return self.connect(target_driver_func, driver_dialect, host_info, props, is_initial_connection, force_connect_func)
 
 
 class ExecuteTimePlugin(Plugin):
