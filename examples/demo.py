@@ -212,7 +212,7 @@ def main() -> int:
                 stored = {row[0] for row in connection.execute("SELECT key FROM orders")}
         finally:
             load.stop()
-            for process in (gunicorn, monitor, events):
+            for process in (events, gunicorn, monitor):
                 if process is not None:
                     process.terminate()
                     process.wait(20)
