@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+from wrapper.decisions.panic import PANIC_LONGEST, panic_pause
 from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
 
-# Seconds. Hundreds of machines may be asking a cluster in recovery: the longer an outage lasts, the slower they ask.
-PANIC_SHORTEST = 0.010
-PANIC_LONGEST = 0.250
-PANIC_SHARE = 1 / 50
-# After this long nobody is waiting any more.
+# Seconds. After this long nobody is waiting any more.
 PANIC_GIVES_UP = 300.0
 # Between two attempts to connect to one host, unless the server was silent: then the attempt's own time-out has passed already.
 CONNECT_PAUSE = 0.100
 # Between two questions to one host, whatever the number of hints.
 SHORTEST = 0.010
-
-
-def panic_pause(outage: float, chance: float) -> float:
-    """Return the seconds between two questions to one host, `outage` seconds into the search; `chance` in [0, 1) spreads askers."""
-    return min(max(outage * PANIC_SHARE, PANIC_SHORTEST), PANIC_LONGEST) * (0.75 + 0.5 * chance)
 
 
 def pause(

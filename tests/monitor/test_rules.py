@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from monitor_service import cadence, topology
 from monitor_service.evidence import Probe, is_due, is_own_trouble, judge, void
+from wrapper.decisions.panic import PANIC_LONGEST, PANIC_SHORTEST, panic_pause
 from wrapper.decisions.verdict import Sensitivity, is_down, probe_timeout
 from wrapper.dialects import RoleAnswer
 from wrapper.hosts import HostRole, split_host_key
@@ -128,8 +129,8 @@ def test_a_verdict_needs_silent_probes_in_a_row(kinds: list[str], interval: floa
 
 @given(st.floats(0, 1e6), st.floats(0, 0.999))
 def test_a_search_is_quick_at_first_and_bounded_for_ever(outage: float, chance: float) -> None:
-    seconds = cadence.panic_pause(outage, chance)
-    assert cadence.PANIC_SHORTEST * 0.75 <= seconds <= cadence.PANIC_LONGEST * 1.25
+    seconds = panic_pause(outage, chance)
+    assert PANIC_SHORTEST * 0.75 <= seconds <= PANIC_LONGEST * 1.25
 
 
 @given(

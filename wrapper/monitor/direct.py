@@ -16,6 +16,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from wrapper.decisions.panic import panic_pause
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.dialects.base import RoleAnswer
 from wrapper.monitor.client import MonitorClient, start_thread
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds. One connect attempt per host in this time; open sessions are asked more often, less so the longer it takes.
 _CONNECT_PAUSE = 0.1
-_SHORTEST_PAUSE = 0.01
-_LONGEST_PAUSE = 0.25
 # A search goes on while somebody asked for it within this time.
 _KEEP = 1.0
 
@@ -62,11 +61,6 @@ def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float) -
     )
     topology = replace(topology, writer=state.writer, term=state.term, rank=state.rank, conflict=state.conflict)
     return replace(cluster, health=health, topology=topology)
-
-
-def poll_pause(outage: float) -> float:
-    """Seconds between two questions on an open session, `outage` seconds after the search began."""
-    return min(max(outage / 50, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
 
 class DirectSearch:
@@ -107,7 +101,7 @@ class DirectSearch:
                     time.sleep(_CONNECT_PAUSE * random.uniform(0.8, 1.2))
                 else:
                     self._found(host.key, answer)
-                    time.sleep(poll_pause(time.monotonic() - self._started))
+                    time.sleep(panic_pause(time.monotonic() - self._started, random.random()))
         finally:
             _close(session)
             self._asked.discard(host.key)
