@@ -9,7 +9,11 @@ from msgspec.structs import replace
 
 from wrapper.decisions.verdict import probe_timeout
 from wrapper.dialects.base import RoleAnswer
+from wrapper.hosts import HostRole
 from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT, HostHealth
+
+# Seconds between two publications of an unchanged reader during a search.
+READER_PROOF_PAUSE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,17 @@ def has_changed(published: HostHealth, health: HostHealth) -> bool:
 
 
 def is_due(published: HostHealth | None, health: HostHealth, *, hinted_at: float | None, searching: bool) -> bool:
-    """Whether the evidence has to be published: it says something new, it is the first proof since a worker's hint, or the writer
-    is being searched for (somebody may be waiting for this very proof)."""
-    if published is None or searching or has_changed(published, health):
+    """Whether the evidence has to be published: it says something new, it is the first proof since a worker's hint, or somebody may
+    be waiting for it because the writer is being searched for. Then every word of a writer goes out at once, and a reader's now and
+    then: all workers read it, at a moment when they have other things to do."""
+    if published is None or has_changed(published, health):
         return True
-    if hinted_at is None or health.proved_at is None:
-        return False
-    return (published.proved_at or float("-inf")) <= hinted_at < health.proved_at
+    if health.proved_at is None:
+        return searching
+    last_proof = published.proved_at or float("-inf")
+    if searching and (health.role == HostRole.WRITER.value or health.proved_at - last_proof >= READER_PROOF_PAUSE):
+        return True
+    return hinted_at is not None and last_proof <= hinted_at < health.proved_at
 
 
 def transition(before: HostHealth, after: HostHealth, wall: float, now: float) -> tuple[str, str] | None:

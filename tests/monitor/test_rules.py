@@ -170,3 +170,12 @@ def test_silence_of_everything_is_our_own_trouble_only_if_it_began_together() ->
     assert not is_own_trouble([[one, other]]), "one cluster alone proves nothing"
     assert not is_own_trouble([[one], [replace(other, failing_since=60.0)]]), "an old outage and a new one"
     assert not is_own_trouble([[one], [other], [HostHealth(key="y:1", last_answer=1.0, kind=ANSWERED)]]), "another cluster answers"
+
+
+def test_during_a_search_a_writers_word_goes_out_at_once_and_a_readers_now_and_then() -> None:
+    for role, due in ((HostRole.WRITER, [True, True, True]), (HostRole.READER, [False, False, True])):
+        published = HostHealth("a:1", kind=ANSWERED, role=role.value, proved_at=10.0)
+        proofs = [replace(published, proved_at=at) for at in (10.01, 10.05, 10.11)]
+        assert [is_due(published, proof, hinted_at=None, searching=True) for proof in proofs] == due
+        assert not any(is_due(published, proof, hinted_at=None, searching=False) for proof in proofs)
+        assert is_due(published, proofs[0], hinted_at=10.0, searching=False)
