@@ -234,9 +234,5 @@ class PluginManager:
             if isinstance(plugin, CanReleaseResources):
                 plugin.release_resources()
 
-    def plugin_of(self, plugin_class: type[Plugin]) -> Plugin | None:
-        """The first plugin of a class, None if the chain has none."""
-        return next((plugin for plugin in self.plugins if isinstance(plugin, plugin_class)), None)
-
 
 __all__ = ["FORCE_CONNECT", "PluginManager", "Registration", "parse_codes", "register_plugin", "sort_codes"]

@@ -319,7 +319,7 @@ class PluginService:
         answer, members = self.driver_dialect.read_topology(connection, dialect, self.template, self.watch.port, timeout)
         if not members:
             members = (TopologyHost(self.watch.host, self.watch.port, answer.id, answer.role.value),)
-        elif self.template.pattern == "?" and parse_endpoint(self.watch.host).kind.value in ("IP address", "other"):
+        elif self.template.pattern == "?" and not parse_endpoint(self.watch.host).kind.is_rds:
             logger.warning(
                 "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
                 "failover can only try the bare names %s",

@@ -27,17 +27,8 @@ class EndpointKind(Enum):
 
     @property
     def is_rds(self) -> bool:
+        """Whether RDS gave the name, so that it says how the cluster's instances are called."""
         return self not in (EndpointKind.IP_ADDRESS, EndpointKind.OTHER)
-
-    @property
-    def is_cluster(self) -> bool:
-        """Whether the name moves between instances."""
-        return self in (
-            EndpointKind.WRITER_CLUSTER,
-            EndpointKind.READER_CLUSTER,
-            EndpointKind.CUSTOM_CLUSTER,
-            EndpointKind.GLOBAL_CLUSTER,
-        )
 
 
 @dataclass(frozen=True, slots=True)
