@@ -189,14 +189,8 @@ class AwsWrapperConnection:
     # -- switching -------------------------------------------------------------------------------------------------------------
 
     def switch_to(self, connection: Any) -> None:
-        """Lead to another driver connection from now on. Called through `PluginService.set_current_connection`.
-
-        The new connection gets the session state first, so that a failure leaves this one as it was.
-        """
-        service: PluginService = self._service
-        old = self._target
-        if service.settings["transfer_session_state_on_switch"]:
-            service.driver_dialect.transfer_session_state(old, connection)
+        """Lead to another driver connection from now on. Called by `PluginService.set_current_connection`, which has given it the
+        session state."""
         put = object.__setattr__
         connection._calls = self._calls
         put(self, "_target", connection)
@@ -215,6 +209,7 @@ class AwsWrapperConnection:
         connection = service.connect(host_info, dict(service.parameters))
         confirmed = service.introduce(connection, needs_role=False)
         # The old one is the parent's: not ours to close.
+        service.connections.leave_to_parent(old)
         _inherited.append(old)
         service.set_current_connection(connection, confirmed, dispose=False)
         object.__setattr__(self, "_pid", os.getpid())
@@ -322,8 +317,13 @@ class AwsWrapperConnection:
         return self._call("Connection.tpc_recover", "tpc_recover")
 
     def close(self) -> None:
-        """Close the connection; plugins let go of what they hold."""
-        self._target.close()
+        """Close the connection, or give it back to the pool that it came from; plugins let go of what they hold."""
+        service: PluginService = self._service
+        target = self._target
+        if service.connections.release(target):
+            # The driver's connection serves others from now on.
+            object.__setattr__(self, "_target", service.driver_dialect.closed(target))
+            self._cursors.refuse()
         self.release_resources()
 
     def release_resources(self) -> None:
@@ -355,7 +355,10 @@ class AwsWrapperConnection:
         finally:
             if exc_type is None:
                 exc_type, exc_value, traceback = sys.exc_info()
-            self._target.__exit__(exc_type, exc_value, traceback)
+            if self._service.connections.is_pooled(self._target):
+                self.close()
+            else:
+                self._target.__exit__(exc_type, exc_value, traceback)
             if self.is_closed:
                 self.release_resources()
 

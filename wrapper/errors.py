@@ -72,6 +72,10 @@ class QueryTimeoutError(AwsWrapperError, OperationalError):
     """A query of the wrapper's own, or a call limited by `socket_timeout`, took too long."""
 
 
+class PoolTimeoutError(AwsWrapperError, OperationalError):
+    """No connection of a pool became free in time."""
+
+
 class AwsConnectError(AwsWrapperError, OperationalError):
     """A plugin could not open a connection because of the network."""
 
@@ -106,7 +110,7 @@ class FailoverFailedError(FailoverError):
     """No acceptable host within `failover_timeout_sec`; the connection is unusable."""
 
 
-_E = TypeVar("_E", bound=FailoverError)
+_E = TypeVar("_E", bound=Error)
 
 
 _joint: dict[tuple[type, type], type] = {}

@@ -108,6 +108,10 @@ class HostInfo:
         """Return a copy with another role."""
         return replace(self, role=role)
 
+    def with_aliases(self, aliases: frozenset[str]) -> HostInfo:
+        """Return a copy with other aliases."""
+        return replace(self, aliases=aliases)
+
     def __str__(self) -> str:
         name = f"{self.host_id} " if self.host_id else ""
         return f"{name}({self.get_host_and_port()}, {self.role.value})"

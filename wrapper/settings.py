@@ -91,8 +91,14 @@ def _parse_float(value: Any) -> float:
     return number
 
 
-_PARSERS: dict[type, Callable[[Any], Any]] = {bool: _parse_bool, int: _parse_int, float: _parse_float, str: str}
-_TYPE_TEXTS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_PARSERS: dict[type, Callable[[Any], Any]] = {
+    bool: _parse_bool,
+    int: _parse_int,
+    float: _parse_float,
+    str: str,
+    object: lambda value: value,
+}
+_TYPE_TEXTS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", object: "an object"}
 
 _FAILOVER_MODES = ("strict_writer", "strict_reader", "reader_or_writer")
 _STRATEGIES = ("random", "round_robin", "weighted_random", "highest_weight")
@@ -147,6 +153,14 @@ SETTINGS: tuple[Setting, ...] = (
         minimum=1,
         differs="as above",
     ),
+    Setting("socket_timeout", float, None, "Limit for each wait for the server's answer; off by default."),
+    Setting("rollback_on_switch", bool, True, "Roll an open transaction of the old connection back in a switch."),
+    Setting("reset_session_state_on_close", bool, True, "Put session settings back before a connection returns to its pool."),
+    Setting("connection_provider", object, None, "A connection provider for this connection, instead of the process-wide one."),
+    Setting("profile_name", str, None, "A configuration profile."),
+    Setting("default_host_availability_strategy", str, "", "How long a host that failed counts as unavailable."),
+    Setting("host_availability_strategy_max_retries", int, 5, "Failures before it does for good."),
+    Setting("host_availability_strategy_initial_backoff_time", float, 30.0, "First back-off."),
     Setting("transfer_session_state_on_switch", bool, True, "Carry session settings over to the new connection."),
     Setting("cluster_id", str, "1", "A name of yours for the cluster; only needed where two clusters would look alike."),
     Setting(

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Protocol
 from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.classify import ErrorKind
-from wrapper.hosts import HostInfo
+from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
+from wrapper.session_state import SessionState
 from wrapper.settings import Settings
 
 
@@ -42,19 +43,28 @@ class DriverDialect(Protocol):
         """Return the host and port that the parameters lead to; None when that is not one TCP endpoint."""
         ...
 
-    def connect(
-        self,
-        target: Callable[..., Any],
-        host: HostInfo | None,
-        parameters: Mapping[str, Any],
-        settings: Settings,
-        address: str | None = None,
-    ) -> Any:
-        """Open a physical connection. `host` replaces the parameters' own endpoint; `address` is its numeric address if known."""
+    def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+        """Return the keyword arguments of the driver's connect function, the wrapper's network settings translated."""
         ...
 
-    def guard(self, connection: Any, listener: FailureListener) -> None:
-        """Have `listener` told of every failure at the connection's I/O point."""
+    def prepare_connect_info(self, host_info: HostInfo, props: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `props` leading to another host. Shares nothing with `props`."""
+        ...
+
+    def unwrap(self, connection: Any) -> Any:
+        """Return the driver's connection in what a connection provider returned. Raises `AwsWrapperError` for anything else."""
+        ...
+
+    def closed(self, connection: Any) -> Any:
+        """Return a closed connection of the same class, to stand in for one that went back to its pool."""
+        ...
+
+    def guard(self, connection: Any, listener: FailureListener, timeout: float | None = None) -> None:
+        """Have `listener` told of every failure at the connection's I/O point, and end every wait there after `timeout` seconds."""
+        ...
+
+    def unguard(self, connection: Any) -> None:
+        """Leave a connection that goes back to a pool: nobody is told of its failures until it is guarded again."""
         ...
 
     def fileno(self, connection: Any) -> int | None:
@@ -99,8 +109,20 @@ class DriverDialect(Protocol):
         """What an error of this driver means."""
         ...
 
-    def is_demoted(self, connection: Any) -> bool | None:
-        """Whether the server itself says that the session is on a replica; None when it does not say without being asked."""
+    def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
+        """What an error with this SQLSTATE means."""
+        ...
+
+    def reported_role(self, connection: Any) -> HostRole | None:
+        """The role that the server reports without being asked, kept up to date by the driver; None when it does not."""
+        ...
+
+    def peer_address(self, connection: Any) -> str | None:
+        """The numeric address that the connection leads to, None when the driver does not say."""
+        ...
+
+    def error(self) -> type[Exception]:
+        """The driver's PEP 249 `Error`."""
         ...
 
     def operational_error(self) -> type[Exception]:
@@ -125,8 +147,20 @@ class DriverDialect(Protocol):
         """Return what a probe session needs to log in as this connection did. Secret."""
         ...
 
-    def transfer_session_state(self, old: Any, new: Any) -> None:
-        """Give `new` the session settings made on `old` through the driver's API."""
+    def session_state(self, connection: Any) -> SessionState:
+        """Return what is set on a connection, as far as the driver knows it; no network traffic."""
+        ...
+
+    def set_session_state(self, connection: Any, state: SessionState) -> None:
+        """Set what is different. One round trip at most, none when only attributes of the driver's differ."""
+        ...
+
+    def adopt(self, old: Any, new: Any) -> None:
+        """Have `new` take over what belongs to the connection as an object: adapters, handlers, what a pool keeps on it."""
+        ...
+
+    def rollback(self, connection: Any) -> None:
+        """Roll back the open transaction."""
         ...
 
     def close(self, connection: Any) -> None:

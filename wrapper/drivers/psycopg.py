@@ -22,9 +22,11 @@ from wrapper.dialects.postgresql import DETECT_QUERY, detect
 from wrapper.drivers import psycopg_errors, psycopg_query
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind
-from wrapper.errors import AwsWrapperError
-from wrapper.hosts import HostInfo
+from wrapper.errors import AwsWrapperError, QueryTimeoutError, for_driver
+from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
+from wrapper.resolver import static_address
+from wrapper.session_state import SessionState
 from wrapper.settings import Settings
 
 # What a probe session must not inherit: where to connect, which host to prefer, and what it calls itself.
@@ -73,8 +75,85 @@ def _guarded(connection_class: type) -> type:
             self._failure_listener.physical_failure(self, error)
             raise
 
-    names = {"wait": wait, "is_guarded": True, "__module__": connection_class.__module__}
+    names = {"wait": wait, "guarded_class": connection_class, "__module__": connection_class.__module__}
     return type(connection_class.__name__, (connection_class,), names)
+
+
+@cache
+def _limited(connection_class: type) -> type:
+    """Return a guarded class whose waits end after the connection's `_wait_limit` seconds, for `socket_timeout`."""
+    driver_wait = connection_class.wait  # type: ignore[attr-defined]
+
+    def wait(self: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return driver_wait(self, _until(gen, self.pgconn, self._wait_limit), *args, **kwargs)
+        except QueryTimeoutError as error:
+            # The answer may still come: the connection is good for nothing any more.
+            _sever(self.pgconn)
+            self._failure_listener.physical_failure(self, error)
+            raise
+
+    names = {"wait": wait, "guarded_class": connection_class, "__module__": connection_class.__module__}
+    return type(connection_class.__name__, (_guarded(connection_class),), names)
+
+
+def _until(gen: Any, pgconn: Any, limit: float) -> Any:
+    """Run a generator of psycopg's, which yields what it waits for; `QueryTimeoutError` when the server owes an answer for `limit`
+    seconds. psycopg resumes it every tenth of a second, ready or not."""
+    deadline = time.monotonic() + limit
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= deadline and pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                raise for_driver(QueryTimeoutError, psycopg.OperationalError)(f"no answer within {limit:g} s (socket_timeout)")
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
+    finally:
+        gen.close()
+
+
+def _sever(pgconn: Any) -> None:
+    """Break a connection in such a way that libpq knows."""
+    with socket.socket(fileno=os.dup(pgconn.socket)) as own:
+        own.shutdown(socket.SHUT_RDWR)
+    try:
+        pgconn.consume_input()
+    except psycopg.OperationalError:
+        pass  # so it does
+
+
+# Attributes of psycopg's connections that are an application's to set.
+_SESSION_ATTRIBUTES = (
+    "autocommit",
+    "isolation_level",
+    "read_only",
+    "deferrable",
+    "row_factory",
+    "cursor_factory",
+    "server_cursor_factory",
+    "prepare_threshold",
+    "prepared_max",
+)
+# Settings that the server reports whenever they change and that a client may set (PostgreSQL manual, 34.2 and 55.2.7).
+_REPORTED_PARAMETERS = (
+    b"application_name",
+    b"client_encoding",
+    b"DateStyle",
+    b"default_transaction_read_only",
+    b"IntervalStyle",
+    b"search_path",  # from PostgreSQL 18 on
+    b"standard_conforming_strings",
+    b"TimeZone",
+)
+# Seconds that setting them may take: the server has just let us in.
+_SET_TIMEOUT = 5.0
+
+
+def _literal(pgconn: Any, text: str) -> bytes:
+    literal: bytes = pq.Escaping(pgconn).escape_literal(text.encode(errors="surrogateescape"))
+    return literal
 
 
 @cache
@@ -150,32 +229,40 @@ class PsycopgDialect:
 
     # -- connections -----------------------------------------------------------------------------------------------------------
 
-    def connect(
-        self,
-        target: Callable[..., Any],
-        host: HostInfo | None,
-        parameters: Mapping[str, Any],
-        settings: Settings,
-        address: str | None = None,
-    ) -> Any:
+    def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         arguments = {name: value for name, value in parameters.items() if name != "database"}
         if "database" in parameters:
             arguments["dbname"] = parameters["database"]
-        if host is not None:
-            if arguments.get("host") != host.host:
-                arguments.pop("hostaddr", None)
-            arguments["host"] = host.host
-            if host.is_port_specified():
-                arguments["port"] = host.port
-            if address is not None:
-                arguments.setdefault("hostaddr", address)
+        if self.endpoint(parameters) is not None:
             self._add_keepalive_floor(arguments, settings)
         # libpq wants whole seconds; psycopg raises what is below two.
         arguments["connect_timeout"] = math.ceil(settings["connect_timeout"])
-        connection = target(**arguments)
-        if not isinstance(connection, psycopg.Connection):
-            raise AwsWrapperError(f"{target!r} returned {type(connection).__name__}, expected a psycopg.Connection")
-        return connection
+        return arguments
+
+    def prepare_connect_info(self, host_info: HostInfo, props: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = dict(props)
+        if arguments.get("host") != host_info.host:
+            arguments.pop("hostaddr", None)
+        arguments["host"] = host_info.host
+        if host_info.is_port_specified():
+            arguments["port"] = host_info.port
+        address = static_address(host_info.host)
+        if address is not None:
+            arguments.setdefault("hostaddr", address)
+        return arguments
+
+    def unwrap(self, connection: Any) -> Any:
+        # SQLAlchemy's name for what is inside a pooled connection.
+        found = getattr(connection, "driver_connection", connection)
+        if not isinstance(found, psycopg.Connection):
+            raise AwsWrapperError(f"expected a psycopg.Connection from the connect function, not {type(found).__name__}")
+        return found
+
+    def closed(self, connection: Any) -> Any:
+        # A connection attempt that libpq refuses at once, without any traffic.
+        pgconn = pq.PGconn.connect_start(b"not_a_keyword=")
+        pgconn.finish()
+        return type(connection)(pgconn)
 
     @staticmethod
     def _add_keepalive_floor(arguments: dict[str, Any], settings: Settings) -> None:
@@ -188,10 +275,15 @@ class PsycopgDialect:
         arguments.setdefault("keepalives_count", settings["tcp_keepalive_probes"])
         arguments.setdefault("tcp_user_timeout", _TCP_USER_TIMEOUT_MS)
 
-    def guard(self, connection: Any, listener: FailureListener) -> None:
+    def guard(self, connection: Any, listener: FailureListener, timeout: float | None = None) -> None:
         connection._failure_listener = listener
-        if not hasattr(connection, "is_guarded"):
-            connection.__class__ = _guarded(connection.__class__)
+        connection._wait_limit = timeout
+        base = getattr(connection, "guarded_class", connection.__class__)
+        connection.__class__ = _limited(base) if timeout else _guarded(base)
+
+    def unguard(self, connection: Any) -> None:
+        connection.__class__ = getattr(connection, "guarded_class", connection.__class__)
+        connection.__dict__.pop("_failure_listener", None)
 
     def fileno(self, connection: Any) -> int | None:
         try:
@@ -206,6 +298,10 @@ class PsycopgDialect:
             probe.sendall(_SSL_REQUEST)
             if not probe.recv(1):
                 raise ConnectionResetError("the server closed the connection")
+
+    def peer_address(self, connection: Any) -> str | None:
+        address: str = connection.info.hostaddr
+        return address or None
 
     def fetches_from_network(self, cursor_class: type) -> bool:
         return issubclass(cursor_class, psycopg.ServerCursor)
@@ -236,17 +332,39 @@ class PsycopgDialect:
     def means_lost(self, status: Any) -> bool:
         return bool(status == pq.TransactionStatus.UNKNOWN)
 
-    def is_demoted(self, connection: Any) -> bool | None:
+    def reported_role(self, connection: Any) -> HostRole | None:
         # Reported without being asked since PostgreSQL 14, and updated when the server changes.
         value = connection.pgconn.parameter_status(b"in_hot_standby")
-        return None if value is None else bool(value == b"on")
+        return None if value is None else HostRole.READER if value == b"on" else HostRole.WRITER
 
-    def transfer_session_state(self, old: Any, new: Any) -> None:
-        for name in ("autocommit", "isolation_level", "read_only", "deferrable"):
-            if getattr(new, name) != getattr(old, name):
-                setattr(new, name, getattr(old, name))
-        for name in ("row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold", "prepared_max"):
-            setattr(new, name, getattr(old, name))
+    def rollback(self, connection: Any) -> None:
+        connection.rollback()
+
+    def session_state(self, connection: Any) -> SessionState:
+        attributes = {name: getattr(connection, name) for name in _SESSION_ATTRIBUTES}
+        parameters: dict[str, str] = {}
+        try:
+            for name in _REPORTED_PARAMETERS:
+                value = connection.pgconn.parameter_status(name)
+                if value is not None:
+                    parameters[name.decode()] = value.decode(errors="surrogateescape")
+        except psycopg.OperationalError:
+            pass  # libpq has forgotten what a closed connection was told
+        return SessionState(attributes, parameters)
+
+    def set_session_state(self, connection: Any, state: SessionState) -> None:
+        different = state.beyond(self.session_state(connection))
+        for name, value in different.attributes.items():
+            setattr(connection, name, value)
+        if different.parameters:
+            pgconn = connection.pgconn
+            assignments = [
+                b"pg_catalog.set_config(%b, %b, false)" % (_literal(pgconn, name), _literal(pgconn, value))
+                for name, value in different.parameters.items()
+            ]
+            psycopg_query.run(pgconn, b"SELECT " + b", ".join(assignments), _SET_TIMEOUT)
+
+    def adopt(self, old: Any, new: Any) -> None:
         if old._adapters is not None:
             new._adapters = old._adapters
         for handler in old._notice_handlers:
@@ -263,24 +381,30 @@ class PsycopgDialect:
     def classify(self, error: BaseException) -> ErrorKind:
         return psycopg_errors.classify(error)
 
+    def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
+        return psycopg_errors.classify_sqlstate(sqlstate)
+
+    def error(self) -> type[Exception]:
+        return psycopg.Error
+
     def operational_error(self) -> type[Exception]:
         return psycopg.OperationalError
 
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        ((row,),) = psycopg_query.run(connection.pgconn, DETECT_QUERY, timeout)
+        ((row,),) = psycopg_query.run(connection.pgconn, DETECT_QUERY.encode(), timeout)
         return DIALECTS[detect(row)]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
-        ((row,),) = psycopg_query.run(connection.pgconn, dialect.role_query, timeout)
+        ((row,),) = psycopg_query.run(connection.pgconn, dialect.role_query.encode(), timeout)
         return dialect.role_answer(row)
 
     def read_topology(
         self, connection: Any, dialect: DatabaseDialect, template: InstanceTemplate, port: int, timeout: float
     ) -> tuple[RoleAnswer, tuple[TopologyHost, ...]]:
         statements = [dialect.role_query, dialect.topology_query]
-        results = psycopg_query.run(connection.pgconn, ";\n".join(filter(None, statements)), timeout)
+        results = psycopg_query.run(connection.pgconn, ";\n".join(filter(None, statements)).encode(), timeout)
         members = dialect.topology_hosts(results[1], template, port) if dialect.topology_query else ()
         return dialect.role_answer(results[0][0]), members
 

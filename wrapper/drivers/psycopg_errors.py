@@ -67,16 +67,21 @@ def classify(error: BaseException) -> ErrorKind:
     return ErrorKind.OTHER
 
 
+def classify_sqlstate(sqlstate: str) -> ErrorKind:
+    """Return what a SQLSTATE means: the longest prefix that is listed decides."""
+    for length in (5, 2):
+        kind = SQLSTATES.get(sqlstate[:length])
+        if kind is not None:
+            return kind
+    return ErrorKind.OTHER
+
+
 def _classify_one(error: BaseException) -> ErrorKind:
     if isinstance(error, (AwsConnectError, QueryTimeoutError)):
         return ErrorKind.NETWORK
     sqlstate = getattr(error, "sqlstate", None)
     if sqlstate:
-        for length in (5, 2):
-            kind = SQLSTATES.get(sqlstate[:length])
-            if kind is not None:
-                return kind
-        return ErrorKind.OTHER
+        return classify_sqlstate(sqlstate)
     names = {parent.__name__ for parent in type(error).__mro__}
     if "ConnectionTimeout" in names:
         return ErrorKind.NETWORK

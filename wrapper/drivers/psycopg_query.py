@@ -18,14 +18,14 @@ _INTEGERS = frozenset((20, 21, 23, 26))
 _FLOATS = frozenset((700, 701, 1700))
 
 
-def run(pgconn: Any, sql: str, timeout: float) -> list[list[tuple[Any, ...]]]:
+def run(pgconn: Any, sql: bytes, timeout: float) -> list[list[tuple[Any, ...]]]:
     """Return the rows of each statement in `sql`. Booleans and numbers are converted, everything else is text.
 
     Raises the driver's error when the server refuses, `QueryTimeoutError` after `timeout` seconds: the connection is then in the
     middle of a query and good for nothing but closing.
     """
     deadline = time.monotonic() + timeout
-    pgconn.send_query(sql.encode())
+    pgconn.send_query(sql)
     while pgconn.flush():
         _wait(pgconn.socket, select.POLLOUT | select.POLLIN, deadline, timeout)
         pgconn.consume_input()

@@ -27,10 +27,10 @@ from wrapper.errors import (
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.generation import GENERATION
 from wrapper.monitor.handles import is_superseded
+from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
 from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
-from wrapper.plugin_service import PREFLIGHT_TIMEOUT, Physical
 from wrapper.settings import Settings
-from wrapper.urls import EndpointKind, parse_endpoint
+from wrapper.urls import EndpointKind
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -62,7 +62,7 @@ class FailoverV2Plugin(Plugin):
         self._driver = service.driver_dialect
         self._settings = settings
         mode = settings["failover_mode"]
-        kind = parse_endpoint(service.watch.host).kind if service.watch is not None else EndpointKind.OTHER
+        kind = service.known_cluster.endpoint_kind
         if mode is not None:
             self.mode = FailoverMode(mode)
         elif kind is EndpointKind.READER_CLUSTER:
@@ -169,9 +169,9 @@ class FailoverV2Plugin(Plugin):
 
     def _is_demoted(self, connection: Any, physical: Physical) -> bool:
         """Whether a refused write means that the host lost its role, rather than a read-only transaction of the application's."""
-        demoted = self._driver.is_demoted(connection)
-        if demoted is not None:
-            return demoted
+        reported = self._driver.reported_role(connection)
+        if reported is not None:
+            return reported is HostRole.READER
         cluster = self._service.cluster
         return cluster is not None and cluster.topology.writer not in (None, physical.host_info.key)
 

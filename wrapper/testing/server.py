@@ -215,9 +215,13 @@ class Server:
 
     def reload(self) -> None:
         """Have the server read its configuration again; returns when new sessions get it."""
-        before = self.ask("SELECT pg_conf_load_time()")[0][0]
-        self._signal(signal.SIGHUP)
-        self.wait(lambda: self.ask("SELECT pg_conf_load_time()")[0][0] > before, "to read its configuration")
+        loaded = "SELECT pg_conf_load_time()"
+        # One session: it is told after the postmaster has read the files, and a new one for each look would cost the machine more
+        # than the reload.
+        with self.session() as session:
+            before = session.execute(loaded).fetchone()
+            self._signal(signal.SIGHUP)
+            self.wait(lambda: session.execute(loaded).fetchone() != before, "to read its configuration")
 
     def promote(self, session: Any) -> None:
         """Have a standby become a primary; returns when it takes writes. One session does it all: a new one for each question would

@@ -1,0 +1,134 @@
+"""The cluster that a connection belongs to, as this process knows it: by the monitor, and by sessions of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from wrapper.dialects.base import InstanceTemplate
+from wrapper.drivers.base import DriverDialect
+from wrapper.hosts import HostAvailability, HostInfo, HostRole, host_key, split_host_key
+from wrapper.monitor.client import MonitorClient, current_client
+from wrapper.monitor.messages import Watch
+from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
+from wrapper.resolver import static_address
+from wrapper.settings import Settings
+from wrapper.urls import EndpointKind, parse_endpoint
+
+
+class KnownCluster:
+    """What is known of one cluster at this moment, and where that knowledge is kept. Reads memory only.
+
+    `watch`: the endpoint as the user gave it, None where the parameters lead to no single TCP endpoint (Unix sockets, lists of
+    hosts): then nothing is known and nothing is kept. `is_followed`: whether anybody wants to know; without plugins nobody does,
+    and no monitor is involved.
+    """
+
+    def __init__(self, driver_dialect: DriverDialect, parameters: Mapping[str, Any], settings: Settings, is_followed: bool) -> None:
+        self._settings = settings
+        self.watch: Watch | None = None
+        self.default_port = 0
+        endpoint = driver_dialect.endpoint(parameters)
+        if endpoint is not None:
+            host, self.default_port = endpoint
+            cluster_id = settings["cluster_id"] if settings.is_given("cluster_id") else None
+            self.watch = Watch(driver_dialect.engine, host, self.default_port, cluster_id)
+        self.is_followed = is_followed and self.watch is not None
+        self.endpoint_kind = parse_endpoint(self.watch.host).kind if self.watch is not None else EndpointKind.OTHER
+        self.template = self._instance_template()
+
+    def _instance_template(self) -> InstanceTemplate:
+        given = self._settings["cluster_instance_host_pattern"]
+        if given is not None:
+            return InstanceTemplate.parse(given)
+        implied = parse_endpoint(self.watch.host).template if self.watch is not None else None
+        return InstanceTemplate() if implied is None else InstanceTemplate(implied)
+
+    @property
+    def client(self) -> MonitorClient:
+        """This process's client of the shared monitor."""
+        return current_client(self._settings["monitor_mode"])
+
+    @property
+    def views(self) -> list[ClusterState]:
+        """What the monitor and this process know, one state each."""
+        return self.client.views(self.watch) if self.watch is not None and self.is_followed else []
+
+    @property
+    def state(self) -> ClusterState | None:
+        """The best knowledge."""
+        return self.client.cluster(self.watch) if self.watch is not None and self.is_followed else None
+
+    @property
+    def local(self) -> ClusterState | None:
+        """What sessions of this process learned."""
+        return self.client.local.get(self.watch.key) if self.watch is not None and self.is_followed else None
+
+    def learn(self, state: ClusterState) -> None:
+        """Keep what a session of this process found out."""
+        assert self.watch is not None
+        self.client.learn(self.watch.key, state)
+
+    def evidence(self, key: str) -> HostHealth | None:
+        """The evidence about a host."""
+        state = self.state
+        return None if state is None else state.health.get(key)
+
+    def address(self, host: HostInfo) -> str | None:
+        """The numeric address of a host as the hosts file or the monitor knows it."""
+        static = static_address(host.host)
+        if static is not None:
+            return static
+        evidence = self.evidence(self.key(host))
+        return None if evidence is None else evidence.address
+
+    def key(self, host: HostInfo) -> str:
+        """The key of a host's health; the cluster's own port where the host names none."""
+        return host.key if host.is_port_specified() else host_key(host.host, self.default_port)
+
+    def mark(self, aliases: Collection[str], availability: HostAvailability, now: float) -> None:
+        """Note whether the hosts with these `host:port` texts are worth connecting to."""
+
+    # -- hosts -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def hosts(self) -> tuple[HostInfo, ...]:
+        """Every member, the writer as it proved itself; empty while nothing is known."""
+        state = self.state
+        return () if state is None else tuple(_host_info(state, member) for member in state.topology.hosts)
+
+    def host_by_key(self, key: str) -> HostInfo:
+        """Return the host with this key, as well as it is known."""
+        for view in self.views:
+            member = view.topology.member(key)
+            if member is not None:
+                return _host_info(view, member)
+        return HostInfo(*split_host_key(key), role=HostRole.UNKNOWN)
+
+    def host_at(self, address: str, port: int) -> HostInfo | None:
+        """Return the member that has a numeric address; None when that is nobody or more than one."""
+        state = self.state
+        if state is None:
+            return None
+        found = [
+            member
+            for member in state.topology.hosts
+            if member.port == port and address == (static_address(member.host) or _address_of(state, member))
+        ]
+        return _host_info(state, found[0]) if len(found) == 1 else None
+
+
+def _address_of(state: ClusterState, member: TopologyHost) -> str | None:
+    health = state.health.get(member.key)
+    return None if health is None else health.address
+
+
+def _host_info(state: ClusterState, member: TopologyHost) -> HostInfo:
+    health = state.health.get(member.key)
+    role = HostRole.parse(health.role if health is not None and health.proved_at is not None else member.role)
+    if state.topology.writer is not None:
+        role = HostRole.WRITER if member.key == state.topology.writer else HostRole.READER
+    # A host that does not answer is not worth a new connection; whether existing ones are given up is another question.
+    is_failing = health is not None and health.is_failing
+    availability = HostAvailability.UNAVAILABLE if is_failing else HostAvailability.AVAILABLE
+    return HostInfo(member.host, member.port, role, availability, weight=member.weight, host_id=member.id or None)

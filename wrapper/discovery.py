@@ -1,0 +1,214 @@
+"""Finding out where a connection leads, and making its cluster known to this process and to the monitor."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wrapper.cluster import KnownCluster
+from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
+from wrapper.drivers.base import DriverDialect
+from wrapper.errors import AwsWrapperError, UnsupportedOperationError
+from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.direct import search, with_members, with_proof
+from wrapper.monitor.messages import Offer
+from wrapper.monitor.messages import Settings as WatchSettings
+from wrapper.monitor.state import ClusterState, TopologyHost
+from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
+from wrapper.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Discovery:
+    """Identifies the connections of one wrapper connection. `database_dialect`: the flavour of the database, once it is known."""
+
+    def __init__(
+        self, driver_dialect: DriverDialect, settings: Settings, cluster: KnownCluster, connections: PhysicalConnections
+    ) -> None:
+        self._driver = driver_dialect
+        self._settings = settings
+        self._cluster = cluster
+        self._connections = connections
+        self._timeout: float = settings["auxiliary_query_timeout_sec"]
+        self.database_dialect = self._forced_dialect(settings["wrapper_dialect"])
+
+    def _forced_dialect(self, code: str | None) -> DatabaseDialect | None:
+        if code is None:
+            return None
+        dialect = DIALECTS.get(code)
+        if dialect is None or dialect.engine != self._driver.engine:
+            allowed = sorted(code for code, dialect in DIALECTS.items() if dialect.engine == self._driver.engine)
+            raise AwsWrapperError(f"wrapper_dialect={code!r} is not valid: expected one of {', '.join(allowed)}")
+        return dialect
+
+    @property
+    def dialect(self) -> DatabaseDialect:
+        """The flavour of the database. Raises `UnsupportedOperationError` before the first connect."""
+        if self.database_dialect is None:
+            raise UnsupportedOperationError("the database is not known yet: connect first")
+        return self.database_dialect
+
+    # -- connections -----------------------------------------------------------------------------------------------------------
+
+    def introduce(self, connection: Any, *, needs_role: bool) -> HostInfo:
+        """Find out which host a freshly opened connection leads to, and have it watched.
+
+        The first connection of a process to a cluster pays two round trips. Later ones pay none where host and role can be told
+        from what is known, the address and what the server reports of its own accord; else one. `needs_role`: the role must be
+        the server's own word.
+        """
+        physical = self._connections.get(connection)
+        assert physical is not None
+        if not self._cluster.is_followed:
+            return physical.host_info
+        local = self._cluster.local
+        if local is None:
+            self._discover(connection, physical)
+            self._offer(connection)
+        else:
+            self.database_dialect = self.database_dialect or DIALECTS[local.dialect]
+            if not self._recognise(connection, physical, needs_role):
+                self._prove(physical, local, self._driver.ask_role(connection, self.dialect, self._timeout))
+            self._offer(connection)
+        if physical.handle is not None:
+            physical.handle.key = physical.host_info.key
+            physical.handle.to_writer = self._leads_to_writer(physical)
+            self._cluster.client.add(physical.handle)
+        return physical.host_info
+
+    def _recognise(self, connection: Any, physical: Physical, needs_role: bool) -> bool:
+        """Tell the host without asking it; return whether that was possible."""
+        state = self._cluster.state
+        if state is None:
+            return False
+        host = physical.host_info
+        reported = self._driver.reported_role(connection)
+        if state.topology.member(host.key) is None:
+            # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
+            address = self._driver.peer_address(connection)
+            member = None if address is None else self._cluster.host_at(address, host.port)
+            if member is None or reported is None or member.role is not reported:
+                return False
+            physical.host_info = member
+        elif reported is not None:
+            physical.host_info = self._cluster.host_by_key(host.key).with_role(reported)
+        else:
+            return not needs_role
+        return True
+
+    def _leads_to_writer(self, physical: Physical) -> bool:
+        if physical.role is not None:
+            return physical.role.role is HostRole.WRITER
+        state = self._cluster.state
+        return state is not None and state.topology.writer == physical.host_info.key
+
+    def _discover(self, connection: Any, physical: Physical) -> None:
+        watch = self._cluster.watch
+        assert watch is not None
+        dialect = self.database_dialect = self.database_dialect or self._driver.detect(connection, self._timeout)
+        answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
+        if not members:
+            members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)
+        elif self._cluster.template.pattern == "?" and not self._cluster.endpoint_kind.is_rds:
+            logger.warning(
+                "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
+                "failover can only try the bare names %s",
+                watch.host,
+                ", ".join(member.id for member in members),
+            )
+        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic()), answer)
+
+    def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:
+        """Keep what a host said of itself, under the name that the cluster has for it."""
+        physical.role = answer
+        named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
+        if named is None and len(cluster.topology.hosts) == 1:
+            named = cluster.topology.hosts[0]
+        if named is not None and cluster.topology.member(physical.host_info.key) is None:
+            physical.host_info = HostInfo(named.host, named.port, answer.role, host_id=named.id or None)
+        physical.host_info = physical.host_info.with_role(answer.role)
+        self._cluster.learn(with_proof(cluster, physical.host_info.key, answer, time.monotonic()))
+
+    def _offer(self, connection: Any) -> None:
+        """Ask the monitor to watch the cluster, with the login values of this connection."""
+        local = self._cluster.local
+        assert self._cluster.watch is not None
+        assert local is not None
+        template = self._cluster.template
+        settings = WatchSettings(
+            interval=self._settings.seconds("failure_detection_interval_ms"),
+            topology_refresh=self._settings.seconds("topology_refresh_ms"),
+            high_refresh=self._settings.seconds("cluster_topology_high_refresh_rate_ms"),
+            instance_template=template.pattern if template.port is None else f"{template.pattern}:{template.port}",
+            connect_timeout=self._settings["connect_timeout"],
+        )
+        offer = Offer({**self._driver.login_values(connection), **self._monitoring_overrides()})
+        self._cluster.client.watch(self._cluster.watch, self.dialect.code, self._driver.code, settings, local.topology, offer)
+
+    def _monitoring_overrides(self) -> dict[str, Any]:
+        overrides: dict[str, Any] = {}
+        for prefix in ("topology-monitoring-", "monitoring-"):
+            overrides.update(
+                (name, value)
+                for name, value in self._settings.monitoring.get(prefix, {}).items()
+                if self._driver.knows_parameter(name)
+            )
+        return {"dbname" if name == "database" else name: value for name, value in overrides.items()}
+
+    # -- asking ----------------------------------------------------------------------------------------------------------------
+
+    def ask_role(self, connection: Any) -> RoleAnswer:
+        """Ask the server behind a connection for its role, rank and name (one round trip), and keep the proof."""
+        answer = self._driver.ask_role(connection, self.dialect, self._timeout)
+        physical = self._connections.get(connection)
+        local = self._cluster.local
+        if physical is not None and local is not None:
+            self._prove(physical, local, answer)
+        return answer
+
+    def read_members(self, connection: Any) -> tuple[HostInfo, ...]:
+        """Read the cluster's members on a connection (one round trip), and keep them; the known ones where there is no table."""
+        watch, local = self._cluster.watch, self._cluster.local
+        if watch is None or local is None:
+            return self._cluster.hosts
+        answer, members = self._driver.read_topology(connection, self.dialect, self._cluster.template, watch.port, self._timeout)
+        if members:
+            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic())
+        physical = self._connections.get(connection)
+        if physical is not None:
+            self._prove(physical, local, answer)
+        else:
+            self._cluster.learn(local)
+        return self._cluster.hosts
+
+    def search(self, open_connection: Callable[[HostInfo], Any]) -> None:
+        """Have every known host asked by sessions of this process for a moment longer."""
+        if self._cluster.watch is None:
+            return
+
+        def open_probe(host: TopologyHost) -> _Probe:
+            info = HostInfo(host.host, host.port)
+            self._connections.preflight(info, PREFLIGHT_TIMEOUT)
+            dialect = self.database_dialect or next(DIALECTS[view.dialect] for view in self._cluster.views)
+            return _Probe(self._driver, open_connection(info), dialect, self._timeout)
+
+        search(self._cluster.client, self._cluster.watch, open_probe)
+
+
+class _Probe:
+    """A session of a direct search."""
+
+    def __init__(self, driver: DriverDialect, connection: Any, dialect: DatabaseDialect, timeout: float) -> None:
+        self._driver = driver
+        self._connection = connection
+        self._dialect = dialect
+        self._timeout = timeout
+
+    def ask_role(self) -> RoleAnswer:
+        return self._driver.ask_role(self._connection, self._dialect, self._timeout)
+
+    def close(self) -> None:
+        self._driver.close(self._connection)

@@ -1,0 +1,218 @@
+"""The physical connections under one wrapper connection: opening them, carrying session state over, giving them back."""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from wrapper.cluster import KnownCluster
+from wrapper.decisions.verdict import covers
+from wrapper.dialects import DatabaseDialect, RoleAnswer
+from wrapper.drivers.base import DriverDialect
+from wrapper.drivers.classify import ErrorKind
+from wrapper.hosts import HostInfo
+from wrapper.monitor.handles import Handle
+from wrapper.providers.base import ConnectionProvider
+from wrapper.session_state import SessionState, SessionStateTransferHandlers, TrackedSession
+from wrapper.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# A connect to a host with failing evidence, and every connect of a failover, may wait this long for the first byte.
+PREFLIGHT_TIMEOUT = 0.6
+# Connections of a pool that turn out to be dead are thrown away and another one is asked for, this many times.
+_STALE_CONNECTIONS = 100
+
+
+@dataclass(slots=True)
+class Physical:
+    """What is kept about a physical connection.
+
+    `proxy`: what a pool returned around it, None for a connection of our own. `pristine`: its session state when it was opened,
+    `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail.
+    """
+
+    host_info: HostInfo
+    handle: Handle | None
+    opened_at: float
+    pristine: SessionState
+    proxy: Any = None
+    role: RoleAnswer | None = None
+    failed: BaseException | None = None
+    last: SessionState | None = None
+
+
+class PhysicalConnections:
+    """Opens physical connections for one wrapper connection and keeps what is known about each of them."""
+
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        driver_dialect: DriverDialect,
+        settings: Settings,
+        cluster: KnownCluster,
+    ) -> None:
+        self._target = target
+        self._driver = driver_dialect
+        self._settings = settings
+        self._cluster = cluster
+        self._known: weakref.WeakKeyDictionary[Any, Physical] = weakref.WeakKeyDictionary()
+
+    def get(self, connection: Any) -> Physical | None:
+        """What is kept about a connection opened here."""
+        return None if connection is None else self._known.get(connection)
+
+    def is_pooled(self, connection: Any) -> bool:
+        """Whether a connection goes back to a pool."""
+        physical = self.get(connection)
+        return physical is not None and physical.proxy is not None
+
+    # -- opening ---------------------------------------------------------------------------------------------------------------
+
+    def open(
+        self, host_info: HostInfo, props: dict[str, Any], provider: ConnectionProvider, dialect: DatabaseDialect | None = None
+    ) -> Any:
+        """Open a connection to a host: the end of the connect pipelines."""
+        evidence = self._cluster.evidence(self._cluster.key(host_info))
+        if evidence is not None and evidence.is_failing:
+            self.preflight(host_info, PREFLIGHT_TIMEOUT)
+        arguments = self._driver.connect_arguments(props, self._settings)
+        for _ in range(_STALE_CONNECTIONS):
+            returned = provider.connect(self._target, self._driver, dialect, host_info, arguments)
+            connection = self._driver.unwrap(returned)
+            physical = self._keep(connection, host_info, None if returned is connection else returned)
+            if physical.proxy is None or not self._is_stale(physical):
+                return connection
+            self.discard(connection)
+        raise self._driver.operational_error()(f"the pool for {host_info.get_host_and_port()} gives nothing but dead connections")
+
+    def open_elsewhere(self, props: dict[str, Any]) -> Any:
+        """Open a connection that leads to no single TCP endpoint; nothing is kept about it."""
+        return self._driver.unwrap(self._target(**self._driver.connect_arguments(props, self._settings)))
+
+    def _keep(self, connection: Any, host_info: HostInfo, proxy: Any) -> Physical:
+        # A pooled connection is as old as it is, not as its use by this wrapper connection.
+        opened_at = connection.__dict__.setdefault("_opened_at", time.monotonic())
+        handle = None
+        if self._cluster.is_followed:
+            self._driver.guard(connection, self, self._settings["socket_timeout"])
+            handle = self._handle(connection, host_info, opened_at)
+        pristine = self._driver.session_state(connection)
+        physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, proxy)
+        return physical
+
+    def _handle(self, connection: Any, host_info: HostInfo, opened_at: float) -> Handle | None:
+        fileno = self._driver.fileno(connection)
+        if fileno is None:
+            return None
+        assert self._cluster.watch is not None
+        return Handle(fileno, self._cluster.watch.key, host_info.key, opened_at)
+
+    def _is_stale(self, physical: Physical) -> bool:
+        """Whether a connection from a pool was lost while it was idle: by what the kernel knows, and by the evidence about its
+        host."""
+        if physical.handle is None:
+            return False
+        evidence = self._cluster.evidence(physical.handle.key)
+        return physical.handle.is_severed() or (evidence is not None and covers(evidence, physical.opened_at))
+
+    def preflight(self, host_info: HostInfo, timeout: float) -> None:
+        """Ask a host for one byte. Raises the driver's `OperationalError` when there is none within `timeout` seconds."""
+        port = host_info.port if host_info.is_port_specified() else self._cluster.default_port
+        try:
+            self._driver.preflight(host_info.host, port, timeout, self._cluster.address(host_info))
+        except OSError as error:
+            text = f"connection failed: {host_info.get_host_and_port()} does not answer: {error}"
+            raise self._driver.operational_error()(text) from error
+
+    # -- giving back -----------------------------------------------------------------------------------------------------------
+
+    def discard(self, connection: Any) -> None:
+        """Shut down and close a connection that is no longer wanted, whatever state it is in."""
+        physical = self.get(connection)
+        if physical is not None:
+            physical.last = self._driver.session_state(connection)
+            if physical.handle is not None:
+                physical.handle.shut_down()
+                physical.handle.close()
+            if physical.proxy is not None:
+                physical.proxy.invalidate()
+        self._driver.close(connection)
+
+    def release(self, connection: Any) -> bool:
+        """Close a connection in order, or give it back to its pool in the state that it came from there. Returns whether it lives
+        on in a pool."""
+        physical = self.get(connection)
+        if physical is None or physical.proxy is None:
+            connection.close()
+            if physical is not None and physical.handle is not None:
+                physical.handle.close()
+            return False
+        try:
+            if self._driver.is_closed(connection) or self._driver.is_in_transaction(connection):
+                self._driver.rollback(connection)
+            self._reset_session_state(connection, physical)
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody may get this connection
+            logger.info("a connection to %s does not go back to its pool: %s", physical.host_info, error)
+            self.discard(connection)
+            return False
+        if physical.handle is not None:
+            physical.handle.close()
+        self._driver.unguard(connection)
+        proxy, physical.proxy = physical.proxy, None
+        proxy.close()
+        return True
+
+    def leave_to_parent(self, connection: Any) -> None:
+        """In a forked child: have no pool touch a connection that belongs to the parent."""
+        physical = self.get(connection)
+        if physical is not None and physical.proxy is not None:
+            physical.proxy.detach()
+            physical.proxy = None
+
+    # -- session state ---------------------------------------------------------------------------------------------------------
+
+    def transfer_session_state(self, old: Any, new: Any) -> None:
+        """Give `new` what was set on `old`, before anybody uses it."""
+        self._driver.adopt(old, new)
+        if not self._settings["transfer_session_state_on_switch"]:
+            return
+        physical, fresh = self.get(old), self.get(new)
+        current = physical.last if physical is not None and physical.last is not None else self._driver.session_state(old)
+        hook = SessionStateTransferHandlers.get_transfer_session_state_on_switch_func()
+        if hook is not None and physical is not None and hook(TrackedSession(current, physical.pristine), new):
+            return
+        if physical is not None and fresh is not None:
+            # What the application never touched is the new server's own business.
+            changed = current.beyond(physical.pristine)
+            current = SessionState(current.attributes, changed.parameters)
+        self._driver.set_session_state(new, current)
+
+    def _reset_session_state(self, connection: Any, physical: Physical) -> None:
+        if not self._settings["reset_session_state_on_close"]:
+            return
+        hook = SessionStateTransferHandlers.get_reset_session_state_on_close_func()
+        if hook is not None and hook(TrackedSession(self._driver.session_state(connection), physical.pristine), connection):
+            return
+        self._driver.set_session_state(connection, physical.pristine)
+
+    # -- failures --------------------------------------------------------------------------------------------------------------
+
+    def physical_failure(self, connection: Any, error: BaseException) -> None:
+        """Called by the guard: note that the connection failed, and let everybody know."""
+        if self._driver.classify(error) is not ErrorKind.NETWORK or not self._driver.is_closed(connection):
+            return
+        physical = self.get(connection)
+        # A handle that was given back: the application closed the connection itself.
+        if physical is not None and physical.failed is None and physical.handle is not None and physical.handle.is_open:
+            physical.failed = error
+            self.report(physical, "network")
+
+    def report(self, physical: Physical, error: str) -> None:
+        """Tell the monitor that a physical connection failed."""
+        if self._cluster.watch is not None:
+            self._cluster.client.report(self._cluster.watch, physical.host_info.key, error, physical.opened_at)
