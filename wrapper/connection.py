@@ -17,7 +17,7 @@ from wrapper.errors import AwsWrapperError, TransactionResolutionUnknownError, f
 from wrapper.monitor.generation import GENERATION
 from wrapper.plugin import Call, ConnectionEvent, Plugin
 from wrapper.plugin_service import PluginService
-from wrapper.settings import canonical, monitoring_prefix, split
+from wrapper.settings import is_foreign_to_driver, merge, split
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,8 +122,8 @@ class AwsWrapperConnection:
         """
         driver_dialect = driver_dialect_for(target)
         assert target is not None
-        ours, text = extract(conninfo or "", lambda name: canonical(name) is not None or monitoring_prefix(name) is not None)
-        given = {**driver_dialect.parse_conninfo(text), **ours, **kwargs}
+        ours, text = extract(conninfo or "", is_foreign_to_driver)
+        given = merge({**driver_dialect.parse_conninfo(text), **ours}, kwargs)
         settings, parameters = split(given, driver_dialect.knows_parameter)
         forced = settings["wrapper_driver_dialect"]
         if forced not in (None, driver_dialect.code):

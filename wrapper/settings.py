@@ -1,16 +1,18 @@
-"""Every connection parameter of the wrapper, declared once: name, type, unit, default, allowed values, plugin, help.
+"""The parameters of one connection: whose each is, what it is in its own type, and which of them may be shown.
 
-From this registry come the conversion of values, the error texts, the masking of secrets, and the stripping of our names before the
-driver is called. Text, numbers and booleans are accepted alike, wherever they come from (conninfo, URL, keyword arguments).
+The parameters themselves are declared in `wrapper.parameters`. From there come the conversion of values, the error texts, the
+masking of secrets, and the stripping of our names before the driver is called. Text, numbers and booleans are accepted alike,
+wherever they come from (conninfo, URL, keyword arguments).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from wrapper.errors import AwsWrapperError
+from wrapper.parameters import SETTINGS, Setting
 
 # In front of any parameter: its value for the connections of one monitor. `monitoring_x` is accepted for `monitoring-x`.
 MONITORING_PREFIXES = (
@@ -21,256 +23,46 @@ MONITORING_PREFIXES = (
     "frt-",
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One parameter. `unit` and `plugin` are for documentation; `choices` are lower-case; bounds are inclusive."""
-
-    name: str
-    type: type
-    default: Any
-    help: str
-    unit: str = ""
-    plugin: str = "core"
-    aliases: tuple[str, ...] = ()
-    choices: tuple[str, ...] = ()
-    minimum: float | None = None
-    maximum: float | None = None
-    secret: bool = False
-    differs: str = ""  # why the default is not the reference's
-
-    def parse(self, value: Any) -> Any:
-        """Return `value` in this setting's type. Raises `AwsWrapperError` naming the parameter, the value and what is allowed."""
-        if value is None:
-            return self.default
-        try:
-            parsed = _PARSERS[self.type](value)
-        except (TypeError, ValueError):
-            raise self._error(value, _TYPE_TEXTS[self.type]) from None
-        if self.choices:
-            # The reference documents hyphens in some places and understands underscores only; both mean the same here.
-            parsed = parsed.strip().lower().replace("-", "_")
-            if parsed not in self.choices:
-                raise self._error(value, f"one of {', '.join(self.choices)}")
-        if self.minimum is not None and parsed < self.minimum:
-            raise self._error(value, f"at least {self.minimum:g}{self._unit}")
-        if self.maximum is not None and parsed > self.maximum:
-            raise self._error(value, f"at most {self.maximum:g}{self._unit}")
-        return parsed
-
-    @property
-    def _unit(self) -> str:
-        return f" {self.unit}" if self.unit else ""
-
-    def _error(self, value: Any, allowed: str) -> AwsWrapperError:
-        shown = "(hidden)" if self.secret else repr(value)
-        return AwsWrapperError(f"{self.name}={shown} is not valid: expected {allowed}")
-
-
-def _parse_bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in ("true", "1", "yes", "on"):
-        return True
-    if text in ("false", "0", "no", "off"):
-        return False
-    raise ValueError(text)
-
-
-def _parse_int(value: Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(value)
-    return int(value)
-
-
-def _parse_float(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, bool) or number != number:
-        raise ValueError(value)
-    return number
-
-
-_PARSERS: dict[type, Callable[[Any], Any]] = {
-    bool: _parse_bool,
-    int: _parse_int,
-    float: _parse_float,
-    str: str,
-    object: lambda value: value,
-}
-_TYPE_TEXTS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", object: "an object"}
-
-_FAILOVER_MODES = ("strict_writer", "strict_reader", "reader_or_writer")
-_STRATEGIES = ("random", "round_robin", "weighted_random", "highest_weight")
-
-SETTINGS: tuple[Setting, ...] = (
-    Setting(
-        "plugins",
-        str,
-        None,
-        "Comma-separated plugin codes; empty for none. Default: the driver's list.",
-        aliases=("wrapper_plugins",),
-    ),
-    Setting("auto_sort_wrapper_plugin_order", bool, True, "Sort the plugins into their documented order."),
-    Setting("wrapper_dialect", str, None, "Force a database dialect instead of asking the database."),
-    Setting("wrapper_driver_dialect", str, None, "Force a driver dialect instead of recognising the driver's connect function."),
-    Setting(
-        "auxiliary_query_timeout_sec",
-        float,
-        5.0,
-        "Limit for each of the wrapper's own queries.",
-        unit="s",
-        minimum=0.05,
-    ),
-    Setting(
-        "connect_timeout",
-        float,
-        5.0,
-        "Limit for opening a connection, given to the driver.",
-        unit="s",
-        minimum=0,
-        aliases=("connection_timeout",),
-        differs="the driver's own default is 130 s (psycopg), which no failover can afford",
-    ),
-    Setting("tcp_keepalive", bool, None, "TCP keepalive on or off; off also disables the keepalive floor.", plugin="driver"),
-    Setting(
-        "tcp_keepalive_time",
-        int,
-        10,
-        "Idle time before the first keepalive.",
-        unit="s",
-        plugin="driver",
-        minimum=1,
-        differs="a floor for when no monitor runs; the kernel's default is 2 hours",
-    ),
-    Setting("tcp_keepalive_interval", int, 3, "Time between keepalives.", unit="s", plugin="driver", minimum=1, differs="as above"),
-    Setting(
-        "tcp_keepalive_probes",
-        int,
-        3,
-        "Keepalives lost before the kernel gives up.",
-        plugin="driver",
-        minimum=1,
-        differs="as above",
-    ),
-    Setting("socket_timeout", float, None, "Limit for each wait for the server's answer; off by default."),
-    Setting("rollback_on_switch", bool, True, "Roll an open transaction of the old connection back in a switch."),
-    Setting("reset_session_state_on_close", bool, True, "Put session settings back before a connection returns to its pool."),
-    Setting("connection_provider", object, None, "A connection provider for this connection, instead of the process-wide one."),
-    Setting("profile_name", str, None, "A configuration profile."),
-    Setting("default_host_availability_strategy", str, "", "How long a host that failed counts as unavailable."),
-    Setting("host_availability_strategy_max_retries", int, 5, "Failures before it does for good."),
-    Setting("host_availability_strategy_initial_backoff_time", float, 30.0, "First back-off."),
-    Setting("transfer_session_state_on_switch", bool, True, "Carry session settings over to the new connection."),
-    Setting("cluster_id", str, "1", "A name of yours for the cluster; only needed where two clusters would look alike."),
-    Setting(
-        "cluster_instance_host_pattern",
-        str,
-        None,
-        "Endpoint of the cluster's instances with '?' for the instance's name, optionally ':port'. Needed for IP addresses and "
-        "custom domains.",
-        plugin="topology",
-    ),
-    Setting("topology_refresh_ms", int, 30000, "How often the list of members is read.", unit="ms", plugin="topology", minimum=50),
-    Setting(
-        "cluster_topology_high_refresh_rate_ms",
-        int,
-        100,
-        "How often it is read for a while after a failover.",
-        unit="ms",
-        plugin="topology",
-        minimum=10,
-    ),
-    Setting(
-        "failover_mode",
-        str,
-        None,
-        "Which host to fail over to. Default: reader_or_writer for a reader cluster endpoint, else strict_writer.",
-        plugin="failover_v2",
-        choices=_FAILOVER_MODES,
-    ),
-    Setting("failover_timeout_sec", float, 300.0, "Limit for one whole failover.", unit="s", plugin="failover_v2", minimum=0),
-    Setting(
-        "failover_reader_host_selector_strategy",
-        str,
-        "random",
-        "How a reader is chosen in failover.",
-        plugin="failover_v2",
-        choices=_STRATEGIES,
-    ),
-    Setting(
-        "enable_connect_failover",
-        bool,
-        False,
-        "Fail over also when opening the connection fails because of the network.",
-        plugin="failover_v2",
-    ),
-    Setting("failure_detection_enabled", bool, True, "Switch of failure detection.", plugin="host_monitoring_v2"),
-    Setting(
-        "failure_detection_time_ms",
-        int,
-        0,
-        "Grace before a running call is watched. Accepted for compatibility.",
-        unit="ms",
-        plugin="host_monitoring_v2",
-        minimum=0,
-        differs="probing is continuous, no call has to wait for it to begin",
-    ),
-    Setting(
-        "failure_detection_interval_ms",
-        int,
-        1000,
-        "Time between probes of a host; a probe unanswered for 60 % of it is silent.",
-        unit="ms",
-        plugin="host_monitoring_v2",
-        minimum=50,
-        differs="one shared session per host makes short intervals cheap",
-    ),
-    Setting(
-        "failure_detection_count",
-        int,
-        3,
-        "Silent probes in a row before a host's connections are given up.",
-        plugin="host_monitoring_v2",
-        minimum=1,
-    ),
-    Setting("round_robin_host_weight_pairs", str, "", "`host:weight,…` for round_robin.", plugin="selection"),
-    Setting("round_robin_default_weight", int, 1, "Weight of hosts not listed.", plugin="selection", minimum=1),
-    Setting("weighted_random_host_weight_pairs", str, "", "`host:weight,…` for weighted_random.", plugin="selection"),
-    Setting("weighted_random_default_weight", int, 1, "Weight of hosts not listed.", plugin="selection", minimum=1),
-    Setting(
-        "monitor_mode",
-        str,
-        "auto",
-        "auto: use this host's shared monitor and start one if there is none. attach: use it, never start one. off: work without.",
-        plugin="monitor",
-        choices=("auto", "attach", "off"),
-    ),
-)
-
 REGISTRY: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
 _NAMES: dict[str, str] = {alias: setting.name for setting in SETTINGS for alias in (setting.name, *setting.aliases)}
+_OURS: dict[str, Setting] = {name: setting for name, setting in REGISTRY.items() if not setting.keyword}
+
+HIDDEN = "(hidden)"
+# What the names of drivers' secrets hold or, for a key, end in. An sslkey (libpq) or ssl_key (MySQL) is the path of a file.
+_SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "credential")
+_PATHS_OF_KEYS = ("sslkey", "ssl_key")
 
 
 class Settings(Mapping[str, Any]):
-    """The wrapper's parameters of one connection, converted and checked. Absent ones read as their default."""
+    """The wrapper's parameters of one connection, converted and checked. Absent ones, and None, read as their default.
+
+    What goes to the driver (user, password, host, port, database) is not among them. `monitoring` holds, per prefix, what was
+    given for the connections of monitors, the driver's parameters included.
+    """
 
     __slots__ = ("_given", "monitoring")
 
     def __init__(self, given: Mapping[str, Any], monitoring: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self._given = {name: REGISTRY[name].parse(value) for name, value in given.items()}
-        self.monitoring: Mapping[str, Mapping[str, Any]] = monitoring or {}
+        self._given = {name: _OURS[name].parse(value) for name, value in given.items() if value is not None}
+        self.monitoring: Mapping[str, Mapping[str, Any]] = {
+            prefix: {name: _checked(name, value, prefix) for name, value in overrides.items() if value is not None}
+            for prefix, overrides in (monitoring or {}).items()
+        }
 
     def __getitem__(self, name: str) -> Any:
         if name in self._given:
             return self._given[name]
-        return REGISTRY[name].default
+        return _OURS[name].default
 
-    def __iter__(self) -> Any:
-        return iter(REGISTRY)
+    def __iter__(self) -> Iterator[str]:
+        return iter(_OURS)
 
     def __len__(self) -> int:
-        return len(REGISTRY)
+        return len(_OURS)
+
+    def __repr__(self) -> str:
+        overrides = {prefix: mask(given) for prefix, given in self.monitoring.items()}
+        return f"Settings({mask(self._given)}, {overrides})"
 
     def is_given(self, name: str) -> bool:
         """Whether the user set the parameter."""
@@ -288,45 +80,115 @@ def canonical(name: str) -> str | None:
 
 
 def monitoring_prefix(name: str) -> tuple[str, str] | None:
-    """Return (prefix, parameter) of a prefixed parameter, None for others."""
-    for prefix in MONITORING_PREFIXES:
-        for spelling in (prefix, prefix.replace("-", "_")):
-            if name.startswith(spelling) and len(name) > len(spelling):
-                return prefix, name[len(spelling) :]
+    """Return (prefix, parameter) of a prefixed parameter, None for others, such as `monitoring_connection_priority`."""
+    if name not in _NAMES:
+        for prefix in MONITORING_PREFIXES:
+            if len(name) > len(prefix) and name[: len(prefix)].replace("_", "-") == prefix:
+                return prefix, name[len(prefix) :]
     return None
+
+
+def is_foreign_to_driver(name: str) -> bool:
+    """Whether the driver's own parser of connection text must not see a parameter of this name."""
+    known = _NAMES.get(name)
+    return monitoring_prefix(name) is not None or (known is not None and name != REGISTRY[known].keyword)
+
+
+def _one_name(name: str) -> str:
+    """Return the one name for all spellings of a parameter; names that are not ours are returned as they are."""
+    prefixed = monitoring_prefix(name)
+    if prefixed is not None:
+        prefix, parameter = prefixed
+        return prefix + _NAMES.get(parameter, parameter)
+    return _NAMES.get(name, name)
+
+
+def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of all sources under one name each; later sources win, however they spell it, except with None.
+
+    Raises `AwsWrapperError` when one source gives a parameter twice.
+    """
+    merged: dict[str, Any] = {}
+    for source in sources:
+        spelled: dict[str, str] = {}
+        for name, value in source.items():
+            one_name = _one_name(name)
+            if one_name in spelled:
+                raise AwsWrapperError(f"{name} is given twice (it is another name of {spelled[one_name]})")
+            spelled[one_name] = name
+            if value is not None or one_name not in merged:
+                merged[one_name] = value
+    return merged
 
 
 def split(parameters: Mapping[str, Any], driver_names: Callable[[str], bool]) -> tuple[Settings, dict[str, Any]]:
     """Split parameters into the wrapper's settings and what is left for the driver.
 
-    `driver_names` says whether the driver knows a name. Raises `AwsWrapperError` for a name that neither knows.
+    `driver_names` says whether the driver knows a name. Raises `AwsWrapperError` for a name that neither knows, and for a value
+    that is not allowed.
     """
     ours: dict[str, Any] = {}
     monitoring: dict[str, dict[str, Any]] = {}
     rest: dict[str, Any] = {}
-    for name, value in parameters.items():
-        prefixed = monitoring_prefix(name)
-        known = canonical(name)
-        if prefixed is not None:
-            prefix, parameter = prefixed
-            if canonical(parameter) is None and not driver_names(parameter):
-                raise unknown(parameter, [*_NAMES], shown=name)
-            monitoring.setdefault(prefix, {})[canonical(parameter) or parameter] = value
-        elif known is not None:
-            if known in ours:
-                raise AwsWrapperError(f"{name} is given twice (it is another name of {known})")
-            ours[known] = value
-        elif driver_names(name):
-            rest[name] = value
+    for name, value in merge(parameters).items():
+        prefix, parameter = monitoring_prefix(name) or ("", name)
+        if parameter not in REGISTRY and not driver_names(parameter):
+            raise unknown(parameter, _NAMES, shown=name)
+        if prefix:
+            monitoring.setdefault(prefix, {})[parameter] = value
+        elif parameter in _OURS:
+            ours[name] = value
         else:
-            raise unknown(name, _NAMES)
+            rest[name] = _checked(name, value)
     return Settings(ours, monitoring), rest
+
+
+def _checked(name: str, value: Any, prefix: str = "") -> Any:
+    """Return a value of ours in its type, one of the driver's as it was given; both are checked where they are declared."""
+    setting = REGISTRY.get(name)
+    if setting is None:
+        return value
+    parsed = setting.parse(value, shown=prefix + name)
+    return value if setting.keyword else parsed
 
 
 def unknown(name: str, candidates: Iterable[str], shown: str | None = None) -> AwsWrapperError:
     """Return the error for a name that nobody knows, with the nearest names as a hint. The value may be a secret: not shown."""
     import difflib  # for errors only
 
-    near = difflib.get_close_matches(name, list(candidates), n=3, cutoff=0.7)
+    # The JDBC and NodeJS wrappers write failureDetectionTime.
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    near = difflib.get_close_matches(snake, list(candidates), n=3, cutoff=0.7)
     hint = f"; did you mean {', '.join(near)}?" if near else "; see the parameter table in docs/parameters.md"
     return AwsWrapperError(f"unknown parameter {shown or name!r}: neither the wrapper nor the driver knows it{hint}")
+
+
+def mask(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters as they may be logged: secrets hidden, ours by their declaration, the driver's by their names."""
+    return {name: HIDDEN if value is not None and _is_secret(name) else value for name, value in parameters.items()}
+
+
+def _is_secret(name: str) -> bool:
+    _, parameter = monitoring_prefix(name) or ("", name)
+    known = _NAMES.get(parameter)
+    if known is not None:
+        return REGISTRY[known].secret
+    text = parameter.lower()
+    return any(word in text for word in _SECRET_WORDS) or (text.endswith("key") and text not in _PATHS_OF_KEYS)
+
+
+__all__ = [
+    "HIDDEN",
+    "MONITORING_PREFIXES",
+    "REGISTRY",
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "canonical",
+    "is_foreign_to_driver",
+    "mask",
+    "merge",
+    "monitoring_prefix",
+    "split",
+    "unknown",
+]

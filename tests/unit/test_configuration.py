@@ -1,4 +1,4 @@
-"""Parameters, connection text, host names, plugin lists: what is accepted, and what bad input gets."""
+"""Parameters, host names, plugin lists: what is accepted, and what bad input gets."""
 
 from __future__ import annotations
 
@@ -8,24 +8,38 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 import wrapper
-from wrapper.conninfo import extract
 from wrapper.drivers import driver_dialect_for
 from wrapper.drivers.psycopg_errors import classify
 from wrapper.errors import AwsWrapperError, FailoverSuccessError, for_driver
 from wrapper.hosts import HostInfo, host_key, split_host_key
 from wrapper.pipeline import parse_codes, sort_codes
 from wrapper.resolver import parse_hosts
-from wrapper.settings import REGISTRY, SETTINGS, Settings, canonical, split
+from wrapper.settings import HIDDEN, MONITORING_PREFIXES, REGISTRY, SETTINGS, Settings, canonical, mask, merge, split
 from wrapper.urls import parse_endpoint
 
 SPEC = Path(__file__).parents[1] / "spec"
 
 
 def driver_knows(name: str) -> bool:
-    return name in ("host", "port", "user", "password", "dbname", "sslmode")
+    return name in ("host", "port", "user", "password", "dbname", "sslmode", "sslpassword", "sslkey", "prepare_threshold")
+
+
+@pytest.mark.parametrize("case", json.loads((SPEC / "parameters.json").read_text())["cases"], ids=lambda case: case["name"])
+def test_every_parameter_of_the_reference_is_known_with_its_default_or_a_reason(case: dict[str, Any]) -> None:
+    name = canonical(case["name"])
+    assert name is not None
+    setting = REGISTRY[name]
+    default = ",".join(setting.default) or None if setting.type is tuple else setting.default
+    assert default == case["default"] or setting.differs
+    assert setting.unit == case["unit"]
+
+
+def test_no_name_is_declared_twice() -> None:
+    names = [name for setting in SETTINGS for name in (setting.name, *setting.aliases)]
+    assert sorted(names) == sorted(set(names))
+    assert {canonical(name) for name in names} == set(REGISTRY)
 
 
 @pytest.mark.parametrize("value", ["false", "FALSE", "0", "off", "no", False])
@@ -49,8 +63,19 @@ def test_text_is_as_good_as_a_number(value: object) -> None:
         ("failure_detection_interval_ms", True, "whole number"),
         ("failover_timeout_sec", "soon", "a number"),
         ("failover_timeout_sec", float("nan"), "a number"),
+        ("failover_timeout_sec", "inf", "a number"),
+        ("failure_detection_count", "1e999", "whole number"),
         ("enable_connect_failover", "maybe", "true or false"),
+        ("enable_connect_failover", "", "true or false"),
         ("monitor_mode", "perhaps", "attach"),
+        ("iam_default_port", 70000, "at least 1 and at most 65535"),
+        ("iam_region", "Frankfurt", "such as eu-central-1"),
+        ("srw_read_endpoint", "https://a:5432", "host or host:port"),
+        ("round_robin_host_weight_pairs", "a:0", "host:weight"),
+        ("monitoring_connection_priority", "strict-writer,strictreader", "strict-reader"),
+        ("gdb_accessible_regions", [1], "comma-separated list"),
+        ("plugins", ["failover_v2"], "text"),
+        ("connection_provider", "pool", "keyword argument"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: object, allowed: str) -> None:
@@ -60,9 +85,43 @@ def test_a_bad_value_is_named_with_what_is_allowed(name: str, value: object, all
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize("spelling", ["strict_reader", "strict-reader", "STRICT-READER"])
-def test_both_spellings_of_a_mode_mean_it(spelling: str) -> None:
-    assert Settings({"failover_mode": spelling})["failover_mode"] == "strict_reader"
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("failover_mode", "strict_reader", "strict_reader"),
+        ("failover_mode", "strict-reader", "strict_reader"),
+        ("failover_mode", " STRICT-READER ", "strict_reader"),
+        ("telemetry_traces_backend", "otlp", "OTLP"),
+        ("monitoring_connection_priority", "strict_reader, writer-or-reader,strict-reader", ("strict-reader", "writer-or-reader")),
+        ("monitoring_connection_priority", ["strict-reader"], ("strict-reader",)),
+        ("monitoring_connection_priority", " , ", ("strict-writer",)),
+        ("gdb_accessible_regions", "EU-Central-1,us-gov-west-1", ("eu-central-1", "us-gov-west-1")),
+        ("gdb_monitoring_connection_priority", "strict-reader-eu-west-1,us-east-1", ("strict-reader-eu-west-1", "us-east-1")),
+        ("global_cluster_instance_host_patterns", "eu-west-1:?.x.com:5433", ("eu-west-1:?.x.com:5433",)),
+        ("srw_read_endpoint", "[::1]:5432", "[::1]:5432"),
+        ("round_robin_host_weight_pairs", "a.b:2, c:1,", "a.b:2, c:1,"),
+        ("default_host_availability_strategy", "", ""),
+        ("host_availability_strategy_initial_backoff_time", "0.01", 0.01),
+        ("secrets_manager_expiration", -1, -1),
+        ("plugins", "", ""),
+    ],
+)
+def test_what_a_value_means(name: str, value: object, expected: object) -> None:
+    assert Settings({name: value})[name] == expected
+
+
+def test_none_means_not_given() -> None:
+    settings = Settings({"cluster_id": None, "socket_timeout": None, "tcp_keepalive": None, "wait_for_initial_topology_ms": None})
+    assert not any(settings.is_given(name) for name in settings)
+    assert settings["cluster_id"] == "1"
+    assert settings["socket_timeout"] is None
+    assert settings["tcp_keepalive"] is None
+    assert settings["wait_for_initial_topology_ms"] == 0
+
+
+def test_an_object_is_handed_through() -> None:
+    provider = object()
+    assert Settings({"connection_provider": provider})["connection_provider"] is provider
 
 
 def test_every_default_passes_its_own_check() -> None:
@@ -73,61 +132,94 @@ def test_every_default_passes_its_own_check() -> None:
     assert len(REGISTRY) == len(SETTINGS)
 
 
-def test_an_unknown_parameter_is_named_with_its_neighbours_and_without_its_value() -> None:
-    with pytest.raises(AwsWrapperError, match=r"failover_timout_sec.*did you mean failover_timeout_sec") as caught:
-        split({"failover_timout_sec": "s3cret"}, driver_knows)
+@pytest.mark.parametrize("name", ["failover_timout_sec", "failoverTimeoutSec", "monitoring-failover_timout_sec"])
+def test_an_unknown_parameter_is_named_with_its_neighbours_and_without_its_value(name: str) -> None:
+    with pytest.raises(AwsWrapperError, match=rf"{name}.*did you mean failover_timeout_sec") as caught:
+        split({name: "s3cret"}, driver_knows)
     assert "s3cret" not in str(caught.value)
 
 
 def test_nothing_of_ours_reaches_the_driver() -> None:
-    settings, rest = split(
-        {
-            "host": "a",
-            "plugins": "",
-            "monitoring-user": "m",
-            "monitoring_password": "p",
-            "blue-green-monitoring-connect_timeout": 1,
-            "frt-connect_timeout": 1,
-            "limitless-router-monitor-connect_timeout": 1,
-            "topology-monitoring-connect_timeout": 1,
-        },
-        driver_knows,
-    )
-    assert rest == {"host": "a"}
-    assert settings.monitoring["monitoring-"] == {"user": "m", "password": "p"}
+    ours = {name: setting.default for name, setting in REGISTRY.items() if not setting.keyword}
+    prefixed = {f"{prefix}connect_timeout": 1 for prefix in MONITORING_PREFIXES}
+    settings, rest = split({"host": "a", "sslmode": "disable", **ours, **prefixed}, driver_knows)
+    assert rest == {"host": "a", "sslmode": "disable"}
+    assert settings.monitoring == {prefix: {"connect_timeout": 1.0} for prefix in MONITORING_PREFIXES}
 
 
-def test_a_parameter_given_under_two_names_is_refused() -> None:
-    with pytest.raises(AwsWrapperError, match="given twice"):
-        split({"plugins": "", "wrapper_plugins": ""}, driver_knows)
+@pytest.mark.parametrize("prefix", MONITORING_PREFIXES)
+def test_a_prefix_may_be_written_with_underscores(prefix: str) -> None:
+    given = {f"{prefix}user": "m", f"{prefix.replace('-', '_')}passwd": "p", f"{prefix}sslmode": "require"}
+    settings, rest = split(given, driver_knows)
+    assert settings.monitoring == {prefix: {"user": "m", "password": "p", "sslmode": "require"}}
+    assert rest == {}
+
+
+def test_a_value_behind_a_prefix_is_checked() -> None:
+    with pytest.raises(AwsWrapperError, match=r"monitoring-connect_timeout='soon' is not valid: expected a number"):
+        split({"monitoring_connect_timeout": "soon"}, driver_knows)
+
+
+def test_no_parameter_is_taken_for_a_prefixed_one() -> None:
+    settings, _ = split({"monitoring_connection_priority": "strict-reader"}, driver_knows)
+    assert settings["monitoring_connection_priority"] == ("strict-reader",)
+    assert settings.monitoring == {}
 
 
 @pytest.mark.parametrize(
-    ("text", "ours", "rest"),
+    ("first", "second"),
     [
-        ("host=a plugins=failover_v2 dbname=d", {"plugins": "failover_v2"}, {"host": "a", "dbname": "d"}),
-        (r"password='a b\'c' plugins='' host=a", {"plugins": ""}, {"host": "a", "password": "a b'c"}),
-        ("plugins = 'failover_v2, host_monitoring_v2' host = a", {"plugins": "failover_v2, host_monitoring_v2"}, {"host": "a"}),
-        (
-            "postgresql://u:p%40ss@[2001:db8::1]:5433/d?plugins=failover_v2&sslmode=disable",
-            {"plugins": "failover_v2"},
-            {"user": "u", "password": "p@ss", "host": "2001:db8::1", "port": "5433", "dbname": "d", "sslmode": "disable"},
-        ),
-        ("postgres://a/d?failover_mode=strict-writer", {"failover_mode": "strict-writer"}, {"host": "a", "dbname": "d"}),
-        ("", {}, {}),
+        ("plugins", "wrapper_plugins"),
+        ("user", "username"),
+        ("dbname", "database"),
+        ("monitoring-user", "monitoring_username"),
     ],
 )
-def test_connection_text(text: str, ours: dict[str, str], rest: dict[str, str]) -> None:
-    found, left = extract(text, lambda name: canonical(name) is not None)
-    assert found == ours
-    assert conninfo_to_dict(left) == rest
+def test_a_parameter_given_under_two_names_is_refused_but_may_be_overridden(first: str, second: str) -> None:
+    with pytest.raises(AwsWrapperError, match=f"{second} is given twice.*{first}"):
+        split({first: "", second: ""}, driver_knows)
+    assert [*merge({first: "text"}, {second: "keyword"}).values()] == ["keyword"]
+    assert [*merge({first: "text"}, {second: None}).values()] == ["text"]
 
 
-@pytest.mark.parametrize("text", ["host=a password", "password='s3cret", "s3cret"])
-def test_unreadable_text_is_not_repeated(text: str) -> None:
-    with pytest.raises(AwsWrapperError) as caught:
-        extract(text, lambda name: False)
-    assert "s3cret" not in str(caught.value)
+def test_what_the_driver_takes_keeps_its_type() -> None:
+    given = {"username": "u", "passwd": "p", "db": "d", "port": 5432, "prepare_threshold": None}
+    _, rest = split(given, driver_knows)
+    assert rest == {"user": "u", "password": "p", "database": "d", "port": 5432, "prepare_threshold": None}
+    with pytest.raises(AwsWrapperError, match="port='x' is not valid: expected a port number"):
+        split({"port": "x"}, driver_knows)
+
+
+_SECRETS = {
+    "password": "s3cret",
+    "idp_password": "s3cret",
+    "monitoring-password": "s3cret",
+    "frt_passwd": "s3cret",
+    "topology_monitoring_sslpassword": "s3cret",
+    "sslpassword": "s3cret",
+}
+_OPEN = {"user": "u", "sslkey": "/a/b", "secrets_manager_secret_password_key": "k", "plugins": "", "monitoring-user": "m"}
+
+
+def test_secrets_are_masked() -> None:
+    assert mask({**_SECRETS, **_OPEN}) == {**dict.fromkeys(_SECRETS, HIDDEN), **_OPEN}
+    drivers = {"oauth_client_secret": 1, "scram_client_key": 1, "PASSWORD1": 1, "sslkey": 1, "ssl_key": 1, "keepalives": 1}
+    assert [name for name, value in mask(drivers).items() if value == HIDDEN] == [
+        "oauth_client_secret",
+        "scram_client_key",
+        "PASSWORD1",
+    ]
+    assert mask({"password": None}) == {"password": None}
+
+
+def test_secrets_are_in_no_repr_and_no_error() -> None:
+    settings, _ = split({**_SECRETS, **_OPEN}, driver_knows)
+    assert "s3cret" not in repr(settings)
+    assert HIDDEN in repr(settings)
+    for name in _SECRETS:
+        if "ssl" not in name:  # the driver's own, which is the driver's to check
+            with pytest.raises(AwsWrapperError, match="password=\\(hidden\\) is not valid: expected text"):
+                split({name: [b"s3cret"]}, driver_knows)
 
 
 @pytest.mark.parametrize("case", json.loads((SPEC / "endpoints.json").read_text())["cases"], ids=lambda case: case["host"])

@@ -17,6 +17,7 @@ from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, Failove
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import (
+    AwsWrapperError,
     FailoverError,
     FailoverFailedError,
     FailoverSuccessError,
@@ -87,6 +88,10 @@ class FailoverV2Plugin(Plugin):
         is_initial_connection: bool,
         connect_func: Callable[[], Any],
     ) -> Any:
+        strategy = self._settings["failover_reader_host_selector_strategy"]
+        # Better now than in the middle of a failover.
+        if is_initial_connection and not self._service.accepts_strategy(HostRole.READER, strategy):
+            raise AwsWrapperError(f"failover_reader_host_selector_strategy={strategy!r} needs a plugin that this connection lacks")
         try:
             return connect_func()
         except Exception as error:

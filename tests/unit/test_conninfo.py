@@ -1,0 +1,141 @@
+"""Connection text: ours is taken out, the driver's own parser gets the rest. libpq itself is the judge of what a text means."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from wrapper.conninfo import extract
+from wrapper.errors import AwsWrapperError
+from wrapper.settings import is_foreign_to_driver
+
+
+@pytest.mark.parametrize(
+    ("text", "ours", "rest"),
+    [
+        ("host=a plugins=failover_v2 dbname=d", {"plugins": "failover_v2"}, {"host": "a", "dbname": "d"}),
+        (r"password='a b\'c' plugins='' host=a", {"plugins": ""}, {"host": "a", "password": "a b'c"}),
+        ("plugins = 'failover_v2, host_monitoring_v2' host = a", {"plugins": "failover_v2, host_monitoring_v2"}, {"host": "a"}),
+        ("password=it's plugins=x", {"plugins": "x"}, {"password": "it's"}),
+        ("plugins='x'host='a'", {"plugins": "x"}, {"host": "a"}),
+        ("plugins=x password=a\\ ", {"plugins": "x"}, {"password": "a "}),
+        ("password=\u00a0b\u00a0 plugins=x", {"plugins": "x"}, {"password": "\u00a0b\u00a0"}),
+        ("host=a,b port=1,2 plugins=", {"plugins": ""}, {"host": "a,b", "port": "1,2"}),
+        ("service=s\n\tplugins=x", {"plugins": "x"}, {"service": "s"}),
+        ("username=u passwd=p db=d user=v", {"username": "u", "passwd": "p", "db": "d"}, {"user": "v"}),
+        ("monitoring-user=m monitoring_connection_priority=x", {"monitoring-user": "m", "monitoring_connection_priority": "x"}, {}),
+        (
+            "postgresql://u:p%40ss@[2001:db8::1]:5433/d?plugins=failover_v2&sslmode=disable",
+            {"plugins": "failover_v2"},
+            {"user": "u", "password": "p@ss", "host": "2001:db8::1", "port": "5433", "dbname": "d", "sslmode": "disable"},
+        ),
+        ("postgres://a/d?failover_mode=strict-writer", {"failover_mode": "strict-writer"}, {"host": "a", "dbname": "d"}),
+        ("postgresql://a:1,b:2/?plugins=x", {"plugins": "x"}, {"host": "a,b", "port": "1,2"}),
+        ("postgresql:///d?host=/tmp&plugins=a%2Cb", {"plugins": "a,b"}, {"host": "/tmp", "dbname": "d"}),
+        ("postgresql://%2Ftmp/d?plug%69ns=+", {"plugins": "+"}, {"host": "/tmp", "dbname": "d"}),
+        ("postgresql://u:p?plugins=x@a?service=s", {}, {"user": "u", "password": "p?plugins=x", "host": "a", "service": "s"}),
+        ("", {}, {}),
+        (" \n", {}, {}),
+    ],
+)
+def test_connection_text(text: str, ours: dict[str, str], rest: dict[str, str]) -> None:
+    found, left = extract(text, is_foreign_to_driver)
+    assert found == ours
+    assert conninfo_to_dict(left) == rest
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host=a password",
+        "password='s3cret",
+        "password= 's3cret",
+        "s3cret",
+        "=s3cret",
+        "postgresql://u:s3cret@h/d?plugins",
+        "postgresql://u:s3cret@h/d?plugins=s3cret=x",
+        "postgresql://u:s3cret@h/d?plugins=%zzs3cret",
+        "postgresql://u:s3cret@h/d?plugins=%00",
+    ],
+)
+def test_unreadable_text_is_not_repeated(text: str) -> None:
+    with pytest.raises(AwsWrapperError) as caught:
+        extract(text, is_foreign_to_driver)
+    assert "s3cret" not in str(caught.value)
+
+
+_KEYWORDS = ("host", "port", "dbname", "user", "password", "application_name", "options", "sslpassword", "service", "passfile")
+_VALUES = st.text(st.one_of(st.sampled_from(" '\\\t\n=&?%@/\u00a0\u2003é"), st.characters(codec="utf-8", exclude_characters="\0")))
+_BLANKS = st.text(st.sampled_from(" \t\n\r\f\v"), max_size=3)
+
+
+def _quoted(value: str) -> str:
+    return "'" + re.sub(r"(['\\])", r"\\\1", value) + "'"
+
+
+def _escaped(value: str) -> str:
+    # Without quotes every character that means something has to be escaped, and an empty value cannot be written.
+    return re.sub(r"([\s'\\])", r"\\\1", value, flags=re.ASCII) or "''"
+
+
+@given(
+    drivers=st.dictionaries(st.sampled_from(_KEYWORDS), _VALUES),
+    ours=st.dictionaries(st.sampled_from(("plugins", "failover_mode", "monitoring-user", "username")), _VALUES),
+    data=st.data(),
+)
+def test_ours_among_the_drivers_pairs_is_split_as_libpq_would(
+    drivers: dict[str, str], ours: dict[str, str], data: st.DataObject
+) -> None:
+    pairs = [make_conninfo(**{name: value}) for name, value in drivers.items()]
+    for name, value in ours.items():
+        write = data.draw(st.sampled_from((_quoted, _escaped)))
+        pairs.append(f"{name}{data.draw(_BLANKS)}={data.draw(_BLANKS)}{write(value)}")
+    text = "".join(f"{pair} {data.draw(_BLANKS)}" for pair in data.draw(st.permutations(pairs)))
+    found, left = extract(text, is_foreign_to_driver)
+    assert found == ours
+    assert conninfo_to_dict(left) == conninfo_to_dict(make_conninfo(**drivers)) == drivers
+
+
+def _as_if_ours(name: str) -> bool:
+    """A keyword of libpq's in the place of ours, so that libpq can read the whole text too."""
+    return name == "application_name"
+
+
+_PAIRS = st.lists(st.sampled_from(["application_name", "user", "options", "=", "=", " ", "\n", "'", "'", "\\", "x", "\u00a0"]))
+
+
+@given(_PAIRS.map("".join))
+def test_any_pairs_mean_what_libpq_says(text: str) -> None:
+    try:
+        expected = conninfo_to_dict(text)
+    except ProgrammingError:
+        with pytest.raises((ProgrammingError, AwsWrapperError)):
+            conninfo_to_dict(extract(text, _as_if_ours)[1])
+        return
+    found, left = extract(text, _as_if_ours)
+    assert {**conninfo_to_dict(left), **found} == expected
+    assert "application_name" not in conninfo_to_dict(left)
+
+
+_URI = st.lists(
+    st.sampled_from(
+        ["u", ":", "@", "h", "[::1]", "/", "?", "?", "&", "&", "=", "options=", "application_name=", "%20", "%3D", "p", ","]
+    )
+)
+
+
+@given(_URI.map("".join))
+def test_any_uri_means_what_libpq_says(tail: str) -> None:
+    text = f"postgresql://{tail}"
+    try:
+        expected = conninfo_to_dict(text)
+    except ProgrammingError:
+        return  # refused by libpq: then it does not matter by whom
+    found, left = extract(text, _as_if_ours)
+    assert {**conninfo_to_dict(left), **found} == expected
+    assert "application_name" not in conninfo_to_dict(left)
