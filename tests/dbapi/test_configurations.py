@@ -65,23 +65,23 @@ class Requirements(dbapi20.DatabaseAPI20Test):  # type: ignore[misc]
         connection = self._connect()
         connection.close()
         connection.close()
-        self.assertTrue(connection.closed)
+        assert connection.closed
 
     def test_nextset(self) -> None:
         """There are no procedures with several results in PostgreSQL, but there are several statements in one text."""
         cursor = self._connect().cursor()
         cursor.execute("SELECT 1; SELECT 2")
-        self.assertEqual(cursor.fetchall(), [(1,)])
-        self.assertTrue(cursor.nextset())
-        self.assertEqual(cursor.fetchall(), [(2,)])
-        self.assertFalse(cursor.nextset())
+        assert cursor.fetchall() == [(1,)]
+        assert cursor.nextset()
+        assert cursor.fetchall() == [(2,)]
+        assert not cursor.nextset()
 
     def test_setoutputsize(self) -> None:
         """Nothing is cut off, whatever size is announced."""
         cursor = self._connect().cursor()
         cursor.setoutputsize(1)
         cursor.execute("SELECT 'longer'")
-        self.assertEqual(cursor.fetchone(), ("longer",))
+        assert cursor.fetchone() == ("longer",)
 
 
 @pytest.fixture(scope="module")
