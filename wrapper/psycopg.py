@@ -37,6 +37,7 @@ from psycopg import (
 )
 from psycopg.rows import Row
 
+from wrapper import errors as ours
 from wrapper.connection import AwsWrapperConnection
 
 if TYPE_CHECKING:
@@ -51,11 +52,23 @@ class Connection(driver.Connection[Row]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
-        """As `AwsWrapperConnection.connect`, through this class."""
-        return cast("Self", AwsWrapperConnection.connect(super().connect, conninfo, **kwargs))
+        """As `AwsWrapperConnection.connect`, through this class. All errors are psycopg's, those of the wrapper are both."""
+        try:
+            return cast("Self", AwsWrapperConnection.connect(super().connect, conninfo, **kwargs))
+        except ours.AwsWrapperError as error:
+            if isinstance(error, Error):
+                raise
+            raise _joint(error) from error
 
 
 connect = Connection.connect
+
+
+def _joint(error: ours.AwsWrapperError) -> ours.AwsWrapperError:
+    """Return an error of the wrapper's as one that is psycopg's too; psycopg calls wrong parameters a `ProgrammingError`."""
+    kinds = (ours.OperationalError, ours.NotSupportedError, ours.InterfaceError)
+    kind = next((kind.__name__ for kind in kinds if isinstance(error, kind)), "ProgrammingError")
+    return ours.for_driver(type(error), getattr(driver, kind))(str(error), error.driver_error)
 
 
 def __getattr__(name: str) -> Any:
