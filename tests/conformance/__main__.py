@@ -48,8 +48,7 @@ def command(options: argparse.Namespace, dsn: str, report: Path) -> list[str]:
     # Neither our own fixtures nor plugins that the suites do not know.
     words = [sys.executable, "-m", "pytest", "-p", "no:aws_wrapper_lab", "-q", "--tb=short"]
     words += ["--test-dsn", dsn, f"--junit-xml={report}", "-m", MARKS if options.slow else f"{MARKS} and not slow"]
-    if options.k:
-        words += ["-k", options.k]
+    words += ["-k", f"not _async and ({options.k})" if options.k else "not _async"]
     words += [f"--deselect=tests/{test}" for test in EXCLUDED]
     return [*words, *(f"tests/{module}" for module in MODULES)]
 

@@ -114,7 +114,7 @@ class TestEveryConfiguration:
     def rows(lab: LocalAurora, table: str) -> list[Any]:
         """What another session sees."""
         with psycopg.connect(lab.dsn(by_address=True)) as connection:
-            return [x for (x,) in connection.execute(f"SELECT x FROM {table} ORDER BY x")]  # type: ignore[arg-type]
+            return [x for (x,) in connection.execute(f"SELECT x FROM {table} ORDER BY x")]
 
     def test_driver_errors_are_caught_by_their_own_class(self, configuration: Configuration, lab: LocalAurora, table: str) -> None:
         with configuration.driver.connect(**configuration.arguments(lab), autocommit=True) as connection:
