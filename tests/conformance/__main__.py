@@ -2,7 +2,7 @@
 
 PATH is a checkout of psycopg's repository (the released archives hold no tests). The suites are copied to a temporary directory and
 run on a plain local server: once with psycopg's connections, and once per plugin list with the wrapper's. What passes in the first
-run and not in the others must be in `waived.py`, with the reason.
+run and fails in another must be in `waived.py`, with the reason.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.conformance.waived import EXCLUDED, MODULES, WAIVED, waiver
+from tests.conformance.waived import EXCLUDED, MODULES, waiver
+from wrapper.drivers.psycopg import PsycopgDialect
 from wrapper.testing import LocalAurora
 
 DEFAULT = "default"
@@ -29,18 +31,15 @@ MARKS = "not gevent and not mypy and not subprocess and not dns"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The outcomes of one run of the suites: test -> passed, failed or skipped."""
+    """One run of the suites: which tests passed, how the others failed (test -> pytest's text), how many were skipped."""
 
-    outcomes: dict[str, str]
+    passed: frozenset[str]
+    failed: dict[str, str]
+    skipped: int
     seconds: float
 
-    @property
-    def passed(self) -> frozenset[str]:
-        return frozenset(test for test, outcome in self.outcomes.items() if outcome == "passed")
-
     def __str__(self) -> str:
-        counts = {kind: list(self.outcomes.values()).count(kind) for kind in ("passed", "failed", "skipped")}
-        return f"{counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped in {self.seconds:.0f} s"
+        return f"{len(self.passed)} passed, {len(self.failed)} failed, {self.skipped} skipped in {self.seconds:.0f} s"
 
 
 def command(options: argparse.Namespace, dsn: str, report: Path) -> list[str]:
@@ -53,14 +52,19 @@ def command(options: argparse.Namespace, dsn: str, report: Path) -> list[str]:
     return [*words, *(f"tests/{module}" for module in MODULES)]
 
 
-def outcomes(report: Path) -> dict[str, str]:
-    """Read pytest's report: test -> passed, failed or skipped."""
-    found: dict[str, str] = {}
+def read(report: Path, seconds: float) -> Run:
+    """Read pytest's report of a run."""
+    passed, failed, skipped = set(), {}, 0
     for case in ElementTree.parse(report).iter("testcase"):
-        kinds = {child.tag for child in case}
-        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        found[f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"] = outcome
-    return found
+        test = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
+        troubles = [child for child in case if child.tag in ("failure", "error")]
+        if troubles:
+            failed[test] = "\n".join(f"{trouble.get('message')}\n{trouble.text}" for trouble in troubles)
+        elif case.find("skipped") is not None:
+            skipped += 1
+        else:
+            passed.add(test)
+    return Run(frozenset(passed), failed, skipped, seconds)
 
 
 def run(options: argparse.Namespace, suite: Path, dsn: str, plugins: str | None, log: Path) -> Run:
@@ -77,21 +81,20 @@ def run(options: argparse.Namespace, suite: Path, dsn: str, plugins: str | None,
         done = subprocess.run(words, cwd=suite, env=environment, stdout=output, stderr=output, timeout=1800, check=False)
     if done.returncode not in (0, 1) or not report.exists():
         raise SystemExit(f"the suite did not run:\n{log.read_text(errors='replace')[-4000:]}")
-    return Run(outcomes(report), time.monotonic() - started)
+    return read(report, time.monotonic() - started)
 
 
-def compare(name: str, raw: Run, ours: Run) -> list[str]:
-    """Print how a run differs from psycopg's own; return the tests without an excuse."""
-    worse = sorted(raw.passed - ours.passed)
-    print(f"plugins {name}: {ours}")
-    for reason in dict.fromkeys(WAIVED.values()):
-        tests = [test for test in worse if waiver(test) == reason]
-        if tests:
-            print(f"  waived {len(tests):3}: {reason}")
-    unexplained = [test for test in worse if waiver(test) is None]
-    for test in unexplained:
-        print(f"  FAILED {test}")
-    return unexplained
+def compare(plugins: str, raw: Run, ours: Run) -> bool:
+    """Print how a run differs from psycopg's own; return whether every difference is waived."""
+    codes = (PsycopgDialect.default_plugins if plugins == DEFAULT else plugins).split(",")
+    reasons = {test: waiver(test, ours.failed.get(test, ""), codes) for test in sorted(raw.passed - ours.passed)}
+    print(f"plugins={plugins}: {ours}")
+    for reason, count in Counter(reason for reason in reasons.values() if reason is not None).items():
+        print(f"  waived {count:2}: {reason}")
+    for test, reason in reasons.items():
+        if reason is None:
+            print(f"  FAILED {test}")
+    return None not in reasons.values()
 
 
 def copy_suite(repository: Path, place: Path) -> Path:
@@ -120,7 +123,6 @@ def main() -> int:
     for module in ("psycopg_pool", "pproxy"):
         if importlib.util.find_spec(module) is None:
             parser.error(f"{module} is not installed: pip install -e '.[conformance]'")
-    unexplained = []
     with tempfile.TemporaryDirectory(prefix="conformance-") as place, LocalAurora(instances=1, flavor="pg") as lab:
         suite = copy_suite(options.repository, Path(place))
         logs: Path = options.logs or Path(place)
@@ -129,9 +131,11 @@ def main() -> int:
         raw = run(options, suite, dsn, None, logs / "psycopg.log")
         print(f"psycopg alone: {raw}", flush=True)
         try:
-            for number, plugins in enumerate(options.plugins or [DEFAULT, ""]):
-                ours = run(options, suite, dsn, plugins, logs / f"plugins-{number}.log")
-                unexplained += compare(plugins or "none", raw, ours)
+            lists = options.plugins or [DEFAULT, ""]
+            conforms = [
+                compare(plugins, raw, run(options, suite, dsn, plugins, logs / f"plugins-{number}.log"))
+                for number, plugins in enumerate(lists)
+            ]
         finally:
             subprocess.run(
                 [sys.executable, "-m", "monitor_service", "stop"],
@@ -139,7 +143,7 @@ def main() -> int:
                 capture_output=True,
                 check=False,
             )
-    return 1 if unexplained else 0
+    return 0 if all(conforms) else 1
 
 
 if __name__ == "__main__":

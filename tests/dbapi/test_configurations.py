@@ -18,7 +18,8 @@ import pytest
 
 import wrapper.psycopg
 from tests.integration.conftest import own_monitor
-from wrapper.pipeline import _REGISTRY
+from wrapper.drivers.psycopg import PsycopgDialect
+from wrapper.pipeline import _REGISTRY, parse_codes
 from wrapper.testing import LocalAurora
 
 
@@ -97,6 +98,14 @@ def lab(aurora_lab: LocalAurora) -> Iterator[LocalAurora]:
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda configuration: configuration.name)
 class TestEveryConfiguration:
+    def test_it_is_what_it_says(self, configuration: Configuration, lab: LocalAurora) -> None:
+        with configuration.driver.connect(**configuration.arguments(lab)) as connection:
+            if configuration.driver is psycopg:
+                assert type(connection) is psycopg.Connection
+                return
+            plugins = PsycopgDialect.default_plugins if configuration.plugins is None else configuration.plugins
+            assert len(connection.plugin_service.manager.plugins) == len(parse_codes(plugins))
+
     @pytest.mark.parametrize("requirement", unittest.TestLoader().getTestCaseNames(Requirements))
     def test_pep_249(self, requirement: str, configuration: Configuration, lab: LocalAurora) -> None:
         members = {"driver": configuration.driver, "connect_kw_args": configuration.arguments(lab)}
