@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from wrapper.errors import AwsWrapperError
+from wrapper.errors import AwsWrapperError, for_driver
 from wrapper.monitor.generation import GENERATION
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def refused(wrapped_class: type) -> type:
     """Return the class of cursors whose connection has switched: closing is allowed, everything else says what to do."""
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise AwsWrapperError("this cursor belongs to a connection that has been replaced; make a new cursor")
+        raise for_driver(AwsWrapperError, self._conn.InterfaceError)(
+            "this cursor belongs to a connection that has been replaced; make a new cursor"
+        )
 
     def forget(self: Any) -> None:
         """Nothing is left to close, and no warning is due."""

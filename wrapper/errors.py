@@ -116,9 +116,9 @@ _E = TypeVar("_E", bound=Error)
 _joint: dict[tuple[type, type], type] = {}
 
 
-def for_driver(error: type[_E], driver_operational_error: type[Exception]) -> type[_E]:
-    """Return a class that is both `error` and the driver's `OperationalError`, under the name of `error`."""
-    key = (error, driver_operational_error)
+def for_driver(error: type[_E], driver_error: type[Exception]) -> type[_E]:
+    """Return a class that is both `error` and one of the driver's, such as its `OperationalError`, under the name of `error`."""
+    key = (error, driver_error)
     if key not in _joint:
         _joint[key] = type(error.__name__, key, {"__module__": error.__module__, "__doc__": error.__doc__})
     return _joint[key]

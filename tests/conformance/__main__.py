@@ -1,114 +1,149 @@
-"""Runs psycopg's own test suite against the wrapper: `python -m tests.conformance PATH`.
+"""Runs psycopg's and psycopg_pool's own test suites against the wrapper: `python -m tests.conformance PATH`.
 
-PATH is a checkout of psycopg's repository (its released archives hold no tests). The suite is copied to a temporary directory
-and run twice on a plain local server: with psycopg's connection class, and with one whose `connect` is the wrapper's. What
-passes in the first run and not in the second must be in `WAIVED`, with the reason.
+PATH is a checkout of psycopg's repository (the released archives hold no tests). The suites are copied to a temporary directory and
+run on a plain local server: once with psycopg's connections, and once per plugin list with the wrapper's. What passes in the first
+run and fails in another must be in `waived.py`, with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
+from tests.conformance.waived import EXCLUDED, MODULES, waiver
+from wrapper.drivers.psycopg import PsycopgDialect
 from wrapper.testing import LocalAurora
 
-MODULES = (
-    "test_connection",
-    "test_connection_info",
-    "test_copy",
-    "test_cursor",
-    "test_cursor_client",
-    "test_cursor_common",
-    "test_cursor_raw",
-    "test_cursor_server",
-    "test_notify",
-    "test_pipeline",
-    "test_prepared",
-    "test_psycopg_dbapi20",
-    "test_rows",
-    "test_tpc",
-    "test_transaction",
-)
-# Pattern of the test's name -> why it may fail.
-WAIVED = {
-    r"test_default_cursor|test_from_cursor_factory|test_cursor_factory_connect|test_query_parse_cache_size": (
-        "asks for the exact class of a cursor; ours is a subclass of it"
-    ),
-    r"test_broken|test_right_exception_on_server_disconnect": (
-        "expects a connection that is lost to stay lost; failover_v2 moves it to a working host and says so"
-    ),
-    r"test_connect_args": "expects exactly the given parameters; the wrapper adds a connect time-out and the keepalive floor",
-    r"test_connect_badargs": "expects psycopg's ProgrammingError for an unknown parameter; the wrapper raises AwsWrapperError",
-}
-# Leaves the machine: it resolves and connects to public addresses.
-EXCLUDED = ("test_connection.py::test_resolve_hostaddr_conn",)
-
-_SHIM = """
-
-import psycopg as _psycopg
-import wrapper as _wrapper
+DEFAULT = "default"
+# `slow` among psycopg's tests means seconds each.
+MARKS = "not gevent and not mypy and not subprocess and not dns"
 
 
-class _Wrapped(_psycopg.Connection):
-    @classmethod
-    def connect(cls, conninfo="", **kwargs):
-        return _wrapper.connect(_psycopg.Connection.connect, conninfo, **kwargs)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the suites: which tests passed, how the others failed (test -> pytest's text), how many were skipped."""
+
+    passed: frozenset[str]
+    failed: dict[str, str]
+    skipped: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{len(self.passed)} passed, {len(self.failed)} failed, {self.skipped} skipped in {self.seconds:.0f} s"
 
 
-@pytest.fixture(scope="session")
-def conn_cls(session_dsn):
-    return _Wrapped
-"""
+def command(options: argparse.Namespace, dsn: str, report: Path) -> list[str]:
+    """Return the command that runs the suites in their copy."""
+    # Neither our own fixtures nor plugins that the suites do not know.
+    words = [sys.executable, "-m", "pytest", "-p", "no:aws_wrapper_lab", "-q", "--tb=short"]
+    words += ["--test-dsn", dsn, f"--junit-xml={report}", "-m", MARKS if options.slow else f"{MARKS} and not slow"]
+    words += ["-k", f"not _async and ({options.k})" if options.k else "not _async"]
+    words += [f"--deselect=tests/{test}" for test in EXCLUDED]
+    return [*words, *(f"tests/{module}" for module in MODULES)]
 
 
-def run(suite: Path, dsn: str, directory: str) -> dict[str, str]:
-    """Run the suite; return the outcome of each test by its id."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:aws_wrapper_lab", "-q", "-rA", "--tb=no", "--test-dsn", dsn]
-    command += ["-m", "not slow and not gevent and not mypy and not subprocess"]
-    command += [f"--deselect=tests/{test}" for test in EXCLUDED]
-    command += [f"tests/{module}.py" for module in MODULES if (suite / "tests" / f"{module}.py").exists()]
-    environment = {**os.environ, "AWS_WRAPPER_MONITOR_DIR": directory}
-    done = subprocess.run(command, cwd=suite, env=environment, capture_output=True, text=True, timeout=900, check=False)
-    outcomes = {match[2]: match[1] for match in re.finditer(r"^(PASSED|FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)}
-    if not outcomes:
-        raise SystemExit(f"the suite did not run:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
-    return outcomes
+def read(report: Path, seconds: float) -> Run:
+    """Read pytest's report of a run."""
+    passed, failed, skipped = set(), {}, 0
+    for case in ElementTree.parse(report).iter("testcase"):
+        test = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
+        troubles = [child for child in case if child.tag in ("failure", "error")]
+        if troubles:
+            failed[test] = "\n".join(f"{trouble.get('message')}\n{trouble.text}" for trouble in troubles)
+        elif case.find("skipped") is not None:
+            skipped += 1
+        else:
+            passed.add(test)
+    return Run(frozenset(passed), failed, skipped, seconds)
+
+
+def run(options: argparse.Namespace, suite: Path, dsn: str, plugins: str | None, log: Path) -> Run:
+    """Run the suites in `suite`: with psycopg's connections if `plugins` is None, else with the wrapper's."""
+    environment = {**os.environ, "AWS_WRAPPER_MONITOR_DIR": str(suite / "monitor")}
+    report = log.with_suffix(".xml")
+    words = command(options, dsn, report)
+    if plugins is not None:
+        words[3:3] = ["-p", "wrapper_in_place"]
+        if plugins != DEFAULT:
+            environment["CONFORMANCE_PLUGINS"] = plugins
+    started = time.monotonic()
+    with open(log, "wb") as output:
+        done = subprocess.run(words, cwd=suite, env=environment, stdout=output, stderr=output, timeout=1800, check=False)
+    if done.returncode not in (0, 1) or not report.exists():
+        raise SystemExit(f"the suite did not run:\n{log.read_text(errors='replace')[-4000:]}")
+    return read(report, time.monotonic() - started)
+
+
+def compare(plugins: str, raw: Run, ours: Run) -> bool:
+    """Print how a run differs from psycopg's own; return whether every difference is waived."""
+    codes = (PsycopgDialect.default_plugins if plugins == DEFAULT else plugins).split(",")
+    reasons = {test: waiver(test, ours.failed.get(test, ""), codes) for test in sorted(raw.passed - ours.passed)}
+    print(f"plugins={plugins}: {ours}")
+    unexplained = [test for test, reason in reasons.items() if reason is None]
+    for reason, count in Counter(filter(None, reasons.values())).items():
+        print(f"  waived {count:2}: {reason}")
+    for test in unexplained:
+        print(f"  FAILED {test}")
+    return not unexplained
+
+
+def copy_suite(repository: Path, place: Path) -> Path:
+    """Copy what the suites need of psycopg's repository."""
+    suite = place / "suite"
+    for name in ("tests", "tools"):
+        shutil.copytree(repository / name, suite / name)
+    shutil.copy(repository / "pyproject.toml", suite)
+    shutil.copy(Path(__file__).with_name("wrapper_in_place.py"), suite)
+    return suite
 
 
 def main() -> int:
-    """Run both and compare; the exit status says whether only waived tests differ."""
+    """Run and compare; the exit status says whether only waived tests differ."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("repository", type=Path, help="a checkout of psycopg's repository")
+    parser.add_argument(
+        "--plugins",
+        action="append",
+        help=f"a plugin list to run with, {DEFAULT!r} for the default one; may be repeated (default: {DEFAULT!r} and '')",
+    )
+    parser.add_argument("--slow", action="store_true", help="also run the tests that psycopg calls slow")
+    parser.add_argument("--logs", type=Path, help="keep pytest's output in this directory")
+    parser.add_argument("-k", help="run the tests that match, as pytest's -k")
     options = parser.parse_args()
+    for module in ("psycopg_pool", "pproxy"):
+        if importlib.util.find_spec(module) is None:
+            parser.error(f"{module} is not installed: pip install -e '.[conformance]'")
     with tempfile.TemporaryDirectory(prefix="conformance-") as place, LocalAurora(instances=1, flavor="pg") as lab:
-        suite = Path(place)
-        shutil.copytree(options.repository / "tests", suite / "tests")
+        suite = copy_suite(options.repository, Path(place))
+        logs: Path = options.logs or Path(place)
+        logs.mkdir(parents=True, exist_ok=True)
         dsn = lab.admin_dsn(lab.writer.id)
-        raw = run(suite, dsn, f"{place}/monitor")
-        with open(suite / "tests" / "conftest.py", "a", encoding="utf-8") as conftest:
-            conftest.write(_SHIM)
-        ours = run(suite, dsn, f"{place}/monitor")
-        subprocess.run(
-            [sys.executable, "-m", "monitor_service", "stop"],
-            env={**os.environ, "AWS_WRAPPER_MONITOR_DIR": f"{place}/monitor"},
-            capture_output=True,
-            check=False,
-        )
-    worse = sorted(test for test, outcome in raw.items() if outcome == "PASSED" and ours.get(test) != "PASSED")
-    unexplained = [test for test in worse if not any(re.search(pattern, test) for pattern in WAIVED)]
-    print(f"psycopg alone: {sum(outcome == 'PASSED' for outcome in raw.values())} passed")
-    print(f"the wrapper:   {sum(outcome == 'PASSED' for outcome in ours.values())} passed")
-    for pattern, reason in WAIVED.items():
-        print(f"waived: {sum(bool(re.search(pattern, test)) for test in worse):2}  {reason}")
-    for test in unexplained:
-        print(f"FAILED {test}")
-    return 1 if unexplained else 0
+        raw = run(options, suite, dsn, None, logs / "psycopg.log")
+        print(f"psycopg alone: {raw}", flush=True)
+        try:
+            lists = options.plugins or [DEFAULT, ""]
+            conforms = [
+                compare(plugins, raw, run(options, suite, dsn, plugins, logs / f"plugins-{number}.log"))
+                for number, plugins in enumerate(lists)
+            ]
+        finally:
+            subprocess.run(
+                [sys.executable, "-m", "monitor_service", "stop"],
+                env={**os.environ, "AWS_WRAPPER_MONITOR_DIR": str(suite / "monitor")},
+                capture_output=True,
+                check=False,
+            )
+    return 0 if all(conforms) else 1
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,11 @@ def eventually(condition: Callable[[], Any], what: str, timeout: float = PATIENC
     raise AssertionError(f"waited {timeout:g} s in vain for {what}")
 
 
-@pytest.fixture
-def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory for a monitor of the test's own, started on demand by the first connection; stopped afterwards."""
+@contextmanager
+def own_monitor(environment: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for a monitor of the block's own, started on demand by the first connection; stopped afterwards."""
     directory = Path(tempfile.mkdtemp(prefix="asm-"))
-    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
+    environment.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
     wrapper.release_resources()
     forget_client()
     yield directory
@@ -51,6 +52,13 @@ def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         check=False,
     )
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for a monitor of the test's own."""
+    with own_monitor(monkeypatch) as directory:
+        yield directory
 
 
 def forget_client() -> None:
