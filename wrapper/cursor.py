@@ -8,8 +8,8 @@ once more, by one that refuses: bound methods, iteration and all.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -59,12 +59,14 @@ class AwsWrapperCursor:
         return calls.executemany[self.driver_class](self, *args, **kwargs)
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Iterate over a result as it arrives (psycopg). Failures on the way surface as the driver's errors."""
+        """Iterate over a result as it arrives (psycopg). Sending and the first row go through the plugin chain; failures after it
+        surface as the driver's errors."""
         calls: Calls = self._conn._calls
         if GENERATION[0] != calls.seen:
             calls.look()
             return self.stream(*args, **kwargs)
-        return self.driver_class.stream(self, *args, **kwargs)  # type: ignore[attr-defined,no-any-return]
+        rows = self.driver_class.stream(self, *args, **kwargs)  # type: ignore[attr-defined]
+        return _routed_to_the_first(calls, self._conn, rows)
 
     def copy(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
         """A COPY block (psycopg)."""
@@ -98,6 +100,18 @@ class _NetworkFetch:
 
     def fetchall(self) -> Any:
         return self._fetch("fetchall")
+
+
+_END = object()
+
+
+def _routed_to_the_first(calls: Calls, connection: Any, rows: Generator[Any, None, None]) -> Iterator[Any]:
+    """Yield the rows, the first one (which sends the statement) through the plugin chain."""
+    with closing(rows):
+        first = calls.run("Cursor.stream", connection, next, rows, _END)
+        if first is not _END:
+            yield first
+            yield from rows
 
 
 _SWEEP = 64

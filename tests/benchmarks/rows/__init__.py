@@ -2,6 +2,7 @@
 
 NAMES = (
     "query_cost",
+    "plugin_cost",
     "fetch_cost",
     "import_cost",
     "worker_footprint",

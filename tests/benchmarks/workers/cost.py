@@ -76,12 +76,12 @@ def share_one_cpu(connections: list[Any]) -> None:
     os.sched_setaffinity(0, cpu)
     for connection in connections:
         try:
-            os.sched_setaffinity(_server_process(connection), cpu)
+            os.sched_setaffinity(server_process(connection), cpu)
         except (PermissionError, ProcessLookupError):
             pass  # a server of somebody else's, or on another machine: more noise, the same meaning
 
 
-def _server_process(connection: Any) -> int:
+def server_process(connection: Any) -> int:
     """Return the pid of the server process of a connection, by the client's port in its title.
 
     The server may live in a PID namespace of its own, where it goes by another number. Raises `ProcessLookupError`.
@@ -100,17 +100,14 @@ def _server_process(connection: Any) -> int:
     raise ProcessLookupError
 
 
-def main() -> None:
-    given = arguments()
-    operation = OPERATIONS[given["operation"]]
-    times = given["times"]
-    first, second = connect(RAW, given["conninfo"]), connect(RAW, given["conninfo"])
-    measured = connect(given["side"], given["conninfo"], given["parameters"])
-    share_one_cpu([first, measured, second])
-    for connection in (first, measured, second):
-        operation(connection, times)
+def compare(
+    operation: Operation, first: Any, measured: Any, second: Any, times: int, rounds: int
+) -> dict[str, float | list[float]]:
+    """Measure an operation on two raw subjects and on a wrapped one between them; return medians, in seconds and as ratios."""
+    for subject in (first, measured, second):
+        operation(subject, times)
     ratios, controls, raws, own = [], [], [], []
-    for turn in range(given["rounds"]):
+    for turn in range(rounds):
         # The raw connections change places, so that neither is always the warmer one.
         before, after = (first, second) if turn % 2 else (second, first)
         a = median(operation(before, times))
@@ -120,7 +117,16 @@ def main() -> None:
         controls.append((a if before is first else c) / (c if before is first else a))
         raws.append((a + c) / 2)
         own.append(b)
-    tell("measured", ratio=median(ratios), control=median(controls), raw=median(raws), seconds=median(own), ratios=ratios)
+    medians = {"ratio": median(ratios), "control": median(controls), "raw": median(raws), "seconds": median(own)}
+    return {**medians, "ratios": ratios}
+
+
+def main() -> None:
+    given = arguments()
+    first, second = connect(RAW, given["conninfo"]), connect(RAW, given["conninfo"])
+    measured = connect(given["side"], given["conninfo"], given["parameters"])
+    share_one_cpu([first, measured, second])
+    tell("measured", **compare(OPERATIONS[given["operation"]], first, measured, second, given["times"], given["rounds"]))
     for connection in (first, measured, second):
         connection.close()
 

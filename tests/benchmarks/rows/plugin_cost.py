@@ -1,0 +1,66 @@
+"""What each plugin alone, none, and the default list add to each kind of call and to connecting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.benchmarks.bench import Bench, Figure, Line, Row, Side, Stage
+from wrapper.drivers.psycopg import PsycopgDialect
+from wrapper.pipeline import plugin_codes
+
+DEFAULT = PsycopgDialect.default_plugins
+LISTS = (DEFAULT, "", *plugin_codes())
+EXECUTE_GOAL = 1.10
+# A server that says what it is without being asked (PostgreSQL 14) saves the wrapper a round trip.
+CONNECT_GOAL = 1.05
+CONNECT_AND_ASK_GOAL = 1.3
+
+
+def measure(bench: Bench, side: Side) -> list[Figure]:
+    rounds = bench.rounds(60, 12)
+    turns = {
+        "execute": (300, rounds),
+        "executemany": (3, rounds),
+        "transaction": (60, rounds),
+        "connect": (5, rounds),
+        "connect by name": (5, rounds),
+    }
+    with bench.stage(side) as stage:
+        return [_measure(stage, plugins, turns) for plugins in LISTS]
+
+
+def _measure(stage: Stage, plugins: str, turns: dict[str, tuple[int, int]]) -> Figure:
+    lab = stage.lab
+    by_name = lab.dsn(by_address=True, hostaddr=lab.writer.address).replace(f"host={lab.writer.address}", f"host={_CLUSTER}", 1)
+    child = stage.start("plugin_cost", turns=turns, by_name=by_name, parameters={"plugins": plugins})
+    child.expect("ready", timeout=20)
+    if plugins:
+        stage.monitor.wait_until_watching(len(lab.instances))
+    child.command("go")
+    reports_role = child.expect("done", timeout=240).facts["reports_role"]
+    found = {event.facts["operation"]: dict(event.facts) for event in child.events("measured")}
+    stage.stop(child)
+    text = ", ".join(f"{name} {numbers['ratio']:.2f}" for name, numbers in found.items())
+    control = ", ".join(f"{numbers['control']:.2f}" for numbers in found.values())
+    return Figure(f"{text} x (raw over raw {control})", _met(found, reports_role) if plugins == DEFAULT else None, found)
+
+
+# The name of a cluster endpoint; the address beside it is the writer's, as the resolver would have it.
+_CLUSTER = "lab.cluster-bench.local-1.rds.test"
+
+
+def _met(found: dict[str, dict[str, Any]], reports_role: bool) -> bool:
+    return (
+        found["execute"]["ratio"] <= EXECUTE_GOAL
+        and found["connect"]["ratio"] <= CONNECT_GOAL
+        and found["connect by name"]["ratio"] <= (CONNECT_GOAL if reports_role else CONNECT_AND_ASK_GOAL)
+    )
+
+
+def _line(plugins: str) -> Line:
+    if plugins == DEFAULT:
+        return Line(f"`plugins={plugins}` (the default), over raw psycopg", "", "execute ≤ 1.10 x, connects ≤ 1.05 x")
+    return Line(f"`plugins={plugins}`" if plugins else "`plugins=` (none)", "", "")
+
+
+ROW = Row("plugin_cost", tuple(_line(plugins) for plugins in LISTS), measure, compares=False)

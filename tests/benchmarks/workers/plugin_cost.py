@@ -1,0 +1,109 @@
+"""What one list of plugins adds to each operation: raw psycopg and the wrapper take turns, as in `cost`.
+
+A subject of the last operation is a function that connects.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.workers.connecting import RAW, connect
+from tests.benchmarks.workers.cost import Operation, compare, select_one, server_process, share_one_cpu
+from tests.benchmarks.workers.parent import arguments, next_command, tell
+
+ROWS = 1000
+_TABLE = "CREATE TEMP TABLE IF NOT EXISTS plugin_cost (n int)"
+
+
+def many_rows(connection: Any, times: int) -> list[float]:
+    """`executemany` of 1,000 rows into a temporary table; seconds of each."""
+    cursor = connection.cursor()
+    cursor.execute(_TABLE)
+    rows = [(number,) for number in range(ROWS)]
+    clock = time.perf_counter
+    taken = []
+    for _ in range(times):
+        began = clock()
+        cursor.executemany("INSERT INTO plugin_cost VALUES (%s)", rows)
+        taken.append(clock() - began)
+        cursor.execute("TRUNCATE plugin_cost")
+    cursor.close()
+    return taken
+
+
+def transaction(connection: Any, times: int) -> list[float]:
+    """A block of `transaction()` around one statement: three round trips; seconds of each."""
+    cursor = connection.cursor()
+    clock = time.perf_counter
+    taken = []
+    for _ in range(times):
+        began = clock()
+        with connection.transaction():
+            cursor.execute("SELECT 1")
+        taken.append(clock() - began)
+    cursor.close()
+    return taken
+
+
+def connects(open_one: Callable[[], Any], times: int) -> list[float]:
+    """Connect and close; seconds of each."""
+    clock = time.perf_counter
+    taken = []
+    for _ in range(times):
+        began = clock()
+        open_one().close()
+        taken.append(clock() - began)
+    return taken
+
+
+CALLS: dict[str, Operation] = {"execute": select_one, "executemany": many_rows, "transaction": transaction}
+
+
+@contextmanager
+def server_on_one_cpu(connection: Any) -> Iterator[None]:
+    """Have the server start its processes for new connections on the CPU that this process is on."""
+    try:
+        status = Path(f"/proc/{server_process(connection)}/status").read_text(encoding="ascii", errors="replace")
+        parent = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
+        before = os.sched_getaffinity(parent)
+        os.sched_setaffinity(parent, os.sched_getaffinity(0))
+    except (PermissionError, ProcessLookupError):
+        yield  # as in `share_one_cpu`: more noise, the same meaning
+        return
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(parent, before)
+
+
+def main() -> None:
+    given = arguments()
+    side, parameters, turns = given["side"], given["parameters"], given["turns"]
+    endpoints = {"connect": given["conninfo"], "connect by name": given["by_name"]}
+    first, second = (connect(RAW, given["conninfo"]) for _ in range(2))
+    # Both names of the cluster are known from here on; these stay open, so that neither is forgotten.
+    measured, named = (connect(side, conninfo, parameters) for conninfo in endpoints.values())
+    reports_role = first.pgconn.parameter_status(b"in_hot_standby") is not None
+    tell("ready")
+    next_command()
+    share_one_cpu([first, measured, second])
+    for name, operation in CALLS.items():
+        tell("measured", operation=name, **compare(operation, first, measured, second, *turns[name]))
+    with server_on_one_cpu(first):
+        for name, conninfo in endpoints.items():
+            one, another = (partial(connect, RAW, conninfo) for _ in range(2))
+            wrapped = partial(connect, side, conninfo, parameters)
+            tell("measured", operation=name, **compare(connects, one, wrapped, another, *turns[name]))
+    tell("done", reports_role=reports_role)
+    for connection in (first, measured, named, second):
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()
