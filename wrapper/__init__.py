@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Warning,
     )
     from wrapper.hosts import HostAvailability, HostInfo, HostRole
+    from wrapper.log import set_logger
     from wrapper.pipeline import register_plugin
     from wrapper.plugin import Plugin, PluginFactory
 
@@ -48,6 +49,7 @@ _HOMES = {
     "Plugin": "wrapper.plugin",
     "PluginFactory": "wrapper.plugin",
     "register_plugin": "wrapper.pipeline",
+    "set_logger": "wrapper.log",
 }
 
 # PEP 249.
@@ -117,5 +119,6 @@ __all__ = [
     "paramstyle",
     "register_plugin",
     "release_resources",
+    "set_logger",
     "threadsafety",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
@@ -30,6 +30,9 @@ from wrapper.settings import Settings
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
+
+# How a chain names a plugin: by its code, or by its factory itself.
+PluginReference = str | type[PluginFactory]
 
 RELATIVE_WEIGHT = -1
 # Distributions offer plugins under this group: the code as the name, the factory class as the object.
@@ -124,12 +127,47 @@ def parse_codes(text: str) -> list[str]:
     return codes
 
 
-def sort_codes(codes: Sequence[str]) -> list[str]:
-    """Return the codes in chain order, outermost first; a relative one stays behind the code it followed."""
-    weighted: list[tuple[int, str]] = []
+def parse_plugins(plugins: str | Sequence[PluginReference]) -> list[PluginReference]:
+    """Return the plugins of a chain that is given as comma-separated codes, or as codes and factories.
+
+    Raises `AwsWrapperError` for what is unknown, repeated or no factory.
+    """
+    found: list[PluginReference] = []
+    for plugin in (plugins,) if isinstance(plugins, str) else plugins:
+        if isinstance(plugin, str):
+            found += parse_codes(plugin)
+        elif callable(getattr(plugin, "get_instance", None)):
+            found.append(_code_of(plugin) or plugin)
+        else:
+            raise AwsWrapperError(f"plugins: {plugin!r} is neither a plugin code nor a factory class with get_instance")
+    repeated = {str(getattr(plugin, "__name__", plugin)) for plugin in found if found.count(plugin) > 1}
+    if repeated:
+        raise AwsWrapperError(f"plugins: {', '.join(sorted(repeated))} given more than once")
+    return found
+
+
+def _code_of(factory: type[PluginFactory]) -> str | None:
+    """Return the code under which a factory is registered."""
+    place = f"{factory.__module__}:{getattr(factory, '__qualname__', '')}"
+    return next((code for code, registration in _REGISTRY.items() if registration.factory in (factory, place)), None)
+
+
+def registration_of(plugin: PluginReference) -> Registration:
+    """Return what is registered for a plugin; a factory without a code may have its weight as an attribute."""
+    if isinstance(plugin, str):
+        return _REGISTRY[plugin]
+    return Registration(plugin, getattr(plugin, "weight", RELATIVE_WEIGHT))
+
+
+_R = TypeVar("_R", bound=PluginReference)
+
+
+def sort_codes(codes: Sequence[_R]) -> list[_R]:
+    """Return the plugins in chain order, outermost first; a relative one stays behind the one it followed."""
+    weighted: list[tuple[int, _R]] = []
     last = 0
     for code in codes:
-        weight = _REGISTRY[code].weight
+        weight = registration_of(code).weight
         last = last + 1 if weight == RELATIVE_WEIGHT else weight
         weighted.append((last, code))
     return [code for _, code in sorted(weighted, key=lambda pair: pair[0])]
@@ -138,11 +176,11 @@ def sort_codes(codes: Sequence[str]) -> list[str]:
 class PluginManager:
     """The plugins of one connection and the pipelines that run through them."""
 
-    def __init__(self, service: PluginService, settings: Settings, codes: str) -> None:
-        names = parse_codes(codes)
+    def __init__(self, service: PluginService, settings: Settings, plugins: str | Sequence[PluginReference]) -> None:
+        chain = parse_plugins(plugins)
         if settings["auto_sort_wrapper_plugin_order"]:
-            names = sort_codes(names)
-        self.plugins: list[Plugin] = [_REGISTRY[name].load().get_instance(service, settings) for name in names]
+            chain = sort_codes(chain)
+        self.plugins: list[Plugin] = [registration_of(plugin).load().get_instance(service, settings) for plugin in chain]
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         return [
@@ -235,4 +273,14 @@ class PluginManager:
                 plugin.release_resources()
 
 
-__all__ = ["FORCE_CONNECT", "PluginManager", "Registration", "parse_codes", "register_plugin", "sort_codes"]
+__all__ = [
+    "FORCE_CONNECT",
+    "PluginManager",
+    "PluginReference",
+    "Registration",
+    "parse_codes",
+    "parse_plugins",
+    "register_plugin",
+    "registration_of",
+    "sort_codes",
+]

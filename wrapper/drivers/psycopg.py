@@ -212,12 +212,12 @@ class PsycopgDialect:
     def parse_conninfo(self, text: str) -> dict[str, Any]:
         try:
             return dict(conninfo_to_dict(text))
-        except psycopg.ProgrammingError as error:
-            # libpq quotes the offending word, which may be a piece of a password; its position is enough to find it.
+        except psycopg.ProgrammingError:
+            # libpq quotes the offending word or the whole URI, in which a password may stand: its error must not be seen.
             raise AwsWrapperError(
                 "the connection text is not valid for libpq: expected keyword=value pairs (values with blanks in single quotes) "
                 "or a postgresql:// URI with percent-encoded special characters"
-            ) from (None if "password" in text else error)
+            ) from None
 
     def endpoint(self, parameters: Mapping[str, Any]) -> tuple[str, int] | None:
         defaults = _libpq_keywords()
