@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from wrapper.decisions.availability import BOOK
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostAvailability, HostInfo, HostRole, host_key, split_host_key
@@ -86,8 +88,24 @@ class KnownCluster:
         """The key of a host's health; the cluster's own port where the host names none."""
         return host.key if host.is_port_specified() else host_key(host.host, self.default_port)
 
-    def mark(self, aliases: Collection[str], availability: HostAvailability, now: float) -> None:
-        """Note whether the hosts with these `host:port` texts are worth connecting to."""
+    def mark(self, aliases: Iterable[str], found: HostAvailability) -> None:
+        """Note for the whole process whether the hosts with these `host:port` texts are worth connecting to."""
+        for alias in aliases:
+            host, _, port = alias.rpartition(":")
+            BOOK.mark(host_key(host, int(port)) if host else host_key(alias, self.default_port), found, time.monotonic())
+
+    def _availability(self, health: HostHealth | None, key: str) -> HostAvailability:
+        # A host that does not answer is not worth a new connection; whether existing ones are given up is another question.
+        if health is not None and health.is_failing:
+            return HostAvailability.UNAVAILABLE
+        return BOOK.get(
+            key,
+            self._settings["default_host_availability_strategy"],
+            self._settings["host_availability_strategy_max_retries"],
+            self._settings.seconds("host_availability_strategy_initial_backoff_time"),
+            time.monotonic(),
+            None if health is None else health.last_answer,
+        )
 
     # -- hosts -----------------------------------------------------------------------------------------------------------------
 
@@ -95,14 +113,14 @@ class KnownCluster:
     def hosts(self) -> tuple[HostInfo, ...]:
         """Every member, the writer as it proved itself; empty while nothing is known."""
         state = self.state
-        return () if state is None else tuple(_host_info(state, member) for member in state.topology.hosts)
+        return () if state is None else tuple(self._host_info(state, member) for member in state.topology.hosts)
 
     def host_by_key(self, key: str) -> HostInfo:
         """Return the host with this key, as well as it is known."""
         for view in self.views:
             member = view.topology.member(key)
             if member is not None:
-                return _host_info(view, member)
+                return self._host_info(view, member)
         return HostInfo(*split_host_key(key), role=HostRole.UNKNOWN)
 
     def host_at(self, address: str, port: int) -> HostInfo | None:
@@ -115,20 +133,17 @@ class KnownCluster:
             for member in state.topology.hosts
             if member.port == port and address == (static_address(member.host) or _address_of(state, member))
         ]
-        return _host_info(state, found[0]) if len(found) == 1 else None
+        return self._host_info(state, found[0]) if len(found) == 1 else None
+
+    def _host_info(self, state: ClusterState, member: TopologyHost) -> HostInfo:
+        health = state.health.get(member.key)
+        role = HostRole.parse(health.role if health is not None and health.proved_at is not None else member.role)
+        if state.topology.writer is not None:
+            role = HostRole.WRITER if member.key == state.topology.writer else HostRole.READER
+        availability = self._availability(health, member.key)
+        return HostInfo(member.host, member.port, role, availability, weight=member.weight, host_id=member.id or None)
 
 
 def _address_of(state: ClusterState, member: TopologyHost) -> str | None:
     health = state.health.get(member.key)
     return None if health is None else health.address
-
-
-def _host_info(state: ClusterState, member: TopologyHost) -> HostInfo:
-    health = state.health.get(member.key)
-    role = HostRole.parse(health.role if health is not None and health.proved_at is not None else member.role)
-    if state.topology.writer is not None:
-        role = HostRole.WRITER if member.key == state.topology.writer else HostRole.READER
-    # A host that does not answer is not worth a new connection; whether existing ones are given up is another question.
-    is_failing = health is not None and health.is_failing
-    availability = HostAvailability.UNAVAILABLE if is_failing else HostAvailability.AVAILABLE
-    return HostInfo(member.host, member.port, role, availability, weight=member.weight, host_id=member.id or None)

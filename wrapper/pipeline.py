@@ -94,6 +94,11 @@ def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory],
     _REGISTRY[plugin_code] = Registration(plugin_factory_class, weight)
 
 
+def plugin_codes() -> list[str]:
+    """Return the codes of all plugins that are registered in this process."""
+    return sorted(_REGISTRY)
+
+
 def _find_installed(code: str) -> bool:
     """Register the plugin that an installed distribution offers under a code; return whether one does."""
     from importlib.metadata import entry_points  # for codes that are not built in only
@@ -114,13 +119,13 @@ def parse_codes(text: str) -> list[str]:
         if code in _PLANNED:
             raise AwsWrapperError(
                 f"plugins={text!r}: the plugin {code!r} of the AWS Advanced Python Wrapper does not exist here yet; available: "
-                f"{', '.join(sorted(_REGISTRY))}"
+                f"{', '.join(plugin_codes())}"
             )
         import difflib  # for errors only
 
         near = difflib.get_close_matches(code, _REGISTRY, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise AwsWrapperError(f"plugins={text!r}: unknown plugin code {code!r}; {hint}available: {', '.join(sorted(_REGISTRY))}")
+        raise AwsWrapperError(f"plugins={text!r}: unknown plugin code {code!r}; {hint}available: {', '.join(plugin_codes())}")
     repeated = {code for code in codes if codes.count(code) > 1}
     if repeated:
         raise AwsWrapperError(f"plugins={text!r}: {', '.join(sorted(repeated))} given more than once")

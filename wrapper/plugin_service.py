@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import ClusterState
 from wrapper.physical import Physical, PhysicalConnections
-from wrapper.pipeline import PluginManager
+from wrapper.pipeline import PluginManager, PluginReference
 from wrapper.plugin import (
     CONNECT,
     FORCE_CONNECT,
@@ -45,16 +44,17 @@ class PluginService:
         driver_dialect: DriverDialect,
         parameters: dict[str, Any],
         settings: Settings,
-        plugins: str,
+        plugins: Sequence[PluginReference],
+        provider: ConnectionProvider | None = None,
     ) -> None:
         self.target_driver_func = target
         self.driver_dialect = driver_dialect
         self.parameters = parameters
         self.settings = settings
-        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(plugins.strip(", ")))
+        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(plugins))
         self.connections = PhysicalConnections(target, driver_dialect, settings, self.known_cluster)
         self.discovery = Discovery(driver_dialect, settings, self.known_cluster, self.connections)
-        self.provider_manager = ConnectionProviderManager(settings["connection_provider"])
+        self.provider_manager = ConnectionProviderManager(provider)
         watch = self.known_cluster.watch
         self.initial_connection_host_info = None if watch is None else HostInfo(watch.host, watch.port)
         self.host_list_provider: HostListProvider = SharedHostList(self)
@@ -263,7 +263,9 @@ class PluginService:
 
     def set_availability(self, aliases: frozenset[str] | set[str], availability: HostAvailability) -> None:
         """Mark the hosts with these `host:port` texts as worth connecting to or not, for all connections of this process."""
-        self.known_cluster.mark(aliases, availability, time.monotonic())
+        self.known_cluster.mark(aliases, availability)
+        if self._announced_hosts:
+            self.notice_host_list()
 
     @property
     def database_dialect(self) -> DatabaseDialect | None:

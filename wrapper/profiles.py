@@ -17,7 +17,7 @@ from wrapper.dialects import DIALECTS
 from wrapper.errors import AwsWrapperError
 from wrapper.pipeline import PluginReference, parse_plugins, registration_of
 from wrapper.plugin import PluginFactory
-from wrapper.settings import REGISTRY, Settings, canonical, monitoring_prefix, split
+from wrapper.settings import REGISTRY, canonical, merge, one_name, split
 
 # What a profile says in a field of its own rather than among its parameters.
 _FIELDS = {
@@ -26,8 +26,6 @@ _FIELDS = {
     "wrapper_driver_dialect": "driver_dialect",
     "profile_name": "name",
 }
-# Spellings of the drivers that mean the same.
-_DRIVER_ALIASES = {"dbname": "database", "db": "database", "username": "user", "passwd": "password"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,10 @@ class ConfigurationProfile:
 
         `parameters` are added to this profile's and win over them, a value of None takes one out; other fields are replaced.
         """
-        return replace(self, name=name, parameters=_over(self.parameters, parameters or {}), **fields)
+        changes = parameters or {}
+        removed = {one_name(parameter) for parameter, value in changes.items() if value is None}
+        merged = {key: value for key, value in merge(self.parameters, changes).items() if key not in removed}
+        return replace(self, name=name, parameters=merged, **fields)
 
 
 def apply(profile: ConfigurationProfile, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def apply(profile: ConfigurationProfile, given: Mapping[str, Any]) -> dict[str, 
     Plugins are not among them, since factories are no text: see `chosen_plugins`.
     """
     dialects = {"wrapper_dialect": profile.database_dialect, "wrapper_driver_dialect": profile.driver_dialect}
-    return _over({**profile.parameters, **{name: code for name, code in dialects.items() if code is not None}}, given)
+    return merge(profile.parameters, {name: code for name, code in dialects.items() if code is not None}, given)
 
 
 def chosen_plugins(
@@ -81,17 +82,6 @@ def chosen_plugins(
     if given is not None:
         return given
     return default if profile is None or profile.plugins is None else profile.plugins
-
-
-def _over(base: Mapping[str, Any], winning: Mapping[str, Any]) -> dict[str, Any]:
-    taken = {_meaning(name) for name in winning}
-    return {**{name: value for name, value in base.items() if _meaning(name) not in taken}, **winning}
-
-
-def _meaning(name: str) -> str:
-    """Return the one name that stands for all spellings of a parameter."""
-    prefix, parameter = monitoring_prefix(name) or ("", name)
-    return prefix + (canonical(parameter) or _DRIVER_ALIASES.get(parameter, parameter))
 
 
 def check(profile: ConfigurationProfile) -> None:
@@ -116,13 +106,7 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
         own_field = _FIELDS.get(canonical(name) or name)
         if own_field is not None:
             raise AwsWrapperError(f"{name} is no parameter of a profile: it is the profile's {own_field}")
-    meanings = [_meaning(name) for name in parameters]
-    repeated = [name for name in parameters if meanings.count(_meaning(name)) > 1]
-    if repeated:
-        raise AwsWrapperError(f"{' and '.join(repeated)} are the same parameter")
-    settings, _ = split(parameters, _may_be_the_drivers)
-    for overrides in settings.monitoring.values():
-        Settings({name: value for name, value in overrides.items() if name in REGISTRY})
+    split(parameters, _may_be_the_drivers)
 
 
 def _may_be_the_drivers(name: str) -> bool:

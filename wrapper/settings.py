@@ -94,7 +94,7 @@ def is_foreign_to_driver(name: str) -> bool:
     return monitoring_prefix(name) is not None or (known is not None and name != REGISTRY[known].keyword)
 
 
-def _one_name(name: str) -> str:
+def one_name(name: str) -> str:
     """Return the one name for all spellings of a parameter; names that are not ours are returned as they are."""
     prefixed = monitoring_prefix(name)
     if prefixed is not None:
@@ -112,12 +112,12 @@ def merge(*sources: Mapping[str, Any]) -> dict[str, Any]:
     for source in sources:
         spelled: dict[str, str] = {}
         for name, value in source.items():
-            one_name = _one_name(name)
-            if one_name in spelled:
-                raise AwsWrapperError(f"{name} is given twice (it is another name of {spelled[one_name]})")
-            spelled[one_name] = name
-            if value is not None or one_name not in merged:
-                merged[one_name] = value
+            known = one_name(name)
+            if known in spelled:
+                raise AwsWrapperError(f"{name} is given twice (it is another name of {spelled[known]})")
+            spelled[known] = name
+            if value is not None or known not in merged:
+                merged[known] = value
     return merged
 
 
@@ -189,6 +189,7 @@ __all__ = [
     "mask",
     "merge",
     "monitoring_prefix",
+    "one_name",
     "split",
     "unknown",
 ]

@@ -11,9 +11,6 @@ from wrapper.errors import AwsWrapperError
 from wrapper.plugins.failover_v2 import FailoverV2PluginFactory
 from wrapper.plugins.host_monitoring_v2 import HostMonitoringV2PluginFactory
 from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles
-from wrapper.settings import REGISTRY
-
-pytestmark = pytest.mark.skipif("profile_name" not in REGISTRY, reason="the parameter profile_name does not exist yet")
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Whether connecting to a host is worth another try: what connects found out, and what the two strategies make of it.
 
-`""` passes on what was marked last; `"exponential_backoff"` has a host tried again after ever longer pauses. Whatever the strategy,
-a mark is forgotten after five minutes, so no host is left out for ever and a pause never lasts longer than that.
+`""` passes on what was found out last; `"exponential_backoff"` has a host tried again after ever longer pauses. Whatever the
+strategy, a mark is forgotten after five minutes, so no host is left out for ever and a pause never lasts longer than that.
 """
 
 from __future__ import annotations
@@ -47,9 +47,12 @@ def mark(state: Marks, availability: HostAvailability, now: float) -> Marks:
     return Marks(state.failures + (now - state.at >= ONE_FAILURE), now)
 
 
-def availability(state: Marks, strategy: str, max_retries: int, initial_backoff: float, now: float) -> HostAvailability:
-    """Return what a strategy makes of the marks of a host.
+def availability(
+    state: Marks, strategy: str, max_retries: int, initial_backoff: float, now: float, heard_at: float | None = None
+) -> HostAvailability:
+    """Return what a strategy makes of the marks of a host. `heard_at`: when the monitor last had an answer from it.
 
+    Without a strategy the latest word counts, a mark or the monitor's.
     With `exponential_backoff` a host that failed n times in a row is available again after 2**n x `initial_backoff` seconds, and
     not before its marks are forgotten once n has reached `max_retries`. Raises `AwsWrapperError` for an unknown strategy.
     """
@@ -59,13 +62,11 @@ def availability(state: Marks, strategy: str, max_retries: int, initial_backoff:
         )
     if state.is_forgotten(now):
         return HostAvailability.AVAILABLE
-    if (
-        strategy == EXPONENTIAL_BACKOFF
-        and state.failures < max_retries
-        and now - state.at >= _pause(state.failures, initial_backoff)
-    ):
-        return HostAvailability.AVAILABLE
-    return HostAvailability.UNAVAILABLE
+    if strategy == EXPONENTIAL_BACKOFF:
+        is_due = state.failures < max_retries and now - state.at >= _pause(state.failures, initial_backoff)
+    else:
+        is_due = heard_at is not None and heard_at > state.at
+    return HostAvailability.AVAILABLE if is_due else HostAvailability.UNAVAILABLE
 
 
 def _pause(failures: int, initial_backoff: float) -> float:
@@ -91,9 +92,11 @@ class AvailabilityBook:
             if state.is_forgotten(now):
                 self._marks.pop(other, None)
 
-    def get(self, key: str, strategy: str, max_retries: int, initial_backoff: float, now: float) -> HostAvailability:
+    def get(
+        self, key: str, strategy: str, max_retries: int, initial_backoff: float, now: float, heard_at: float | None = None
+    ) -> HostAvailability:
         """Return whether connecting to a host is worth a try, see `availability`."""
-        return availability(self._marks.get(key, UNMARKED), strategy, max_retries, initial_backoff, now)
+        return availability(self._marks.get(key, UNMARKED), strategy, max_retries, initial_backoff, now, heard_at)
 
     def __len__(self) -> int:
         return len(self._marks)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.plugin import CanReleaseResources
 
 if TYPE_CHECKING:
     from wrapper.dialects import DatabaseDialect
@@ -117,8 +116,9 @@ class ConnectionProviderManager:
     def release_resources() -> None:
         """Let the installed provider go of what it holds: a pooled one closes its idle connections."""
         provider = ConnectionProviderManager._installed
-        if isinstance(provider, CanReleaseResources):
-            provider.release_resources()
+        release = getattr(provider, "release_resources", None)
+        if release is not None:
+            release()
 
     @property
     def default_provider(self) -> ConnectionProvider:

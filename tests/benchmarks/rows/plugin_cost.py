@@ -50,11 +50,12 @@ _CLUSTER = "lab.cluster-bench.local-1.rds.test"
 
 
 def _met(found: dict[str, dict[str, Any]], reports_role: bool) -> bool:
-    return (
-        found["execute"]["ratio"] <= EXECUTE_GOAL
-        and found["connect"]["ratio"] <= CONNECT_GOAL
-        and found["connect by name"]["ratio"] <= (CONNECT_GOAL if reports_role else CONNECT_AND_ASK_GOAL)
-    )
+    goals = {
+        "execute": EXECUTE_GOAL,
+        "connect": CONNECT_GOAL,
+        "connect by name": CONNECT_GOAL if reports_role else CONNECT_AND_ASK_GOAL,
+    }
+    return all(found[operation]["ratio"] <= goal for operation, goal in goals.items())
 
 
 def _line(plugins: str) -> Line:

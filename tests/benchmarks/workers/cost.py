@@ -100,9 +100,7 @@ def server_process(connection: Any) -> int:
     raise ProcessLookupError
 
 
-def compare(
-    operation: Operation, first: Any, measured: Any, second: Any, times: int, rounds: int
-) -> dict[str, float | list[float]]:
+def compare(operation: Operation, first: Any, measured: Any, second: Any, times: int, rounds: int) -> dict[str, Any]:
     """Measure an operation on two raw subjects and on a wrapped one between them; return medians, in seconds and as ratios."""
     for subject in (first, measured, second):
         operation(subject, times)
