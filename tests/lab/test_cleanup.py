@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from wrapper.testing import LabError, LocalAurora
-from wrapper.testing.binaries import VARIABLE, find_binaries
-from wrapper.testing.client import sweep
+from wrapper.testing.local import sweep
+from wrapper.testing.postgresql.binaries import VARIABLE, find_binaries
 from wrapper.testing.processes import children, processes_inside
 
 from .helpers import eventually

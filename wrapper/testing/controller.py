@@ -22,11 +22,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from wrapper.testing.binaries import LabError
-from wrapper.testing.cluster import Cluster, Options
+from wrapper.testing import failover
+from wrapper.testing.client import SOCKET
+from wrapper.testing.cluster import Cluster
+from wrapper.testing.errors import LabError
+from wrapper.testing.options import Options
 from wrapper.testing.processes import reap_orphans
 
-SOCKET = "control.sock"
 _HEARTBEAT = 1.0
 # A command that takes a while: it yields the seconds until it wants to go on, and others are served meanwhile.
 Lasting = Generator[float, None, Any]
@@ -130,8 +132,8 @@ class Controller:
             "stop": cluster.stop,
             "hang": cluster.hang,
             "resume": cluster.resume,
-            "start": cluster.start_instance,
-            "rejoin": cluster.rejoin,
+            "start": lambda name: failover.start(cluster, name),
+            "rejoin": lambda name: failover.rejoin(cluster, name),
             "refuse_logins": cluster.refuse_logins,
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,
@@ -157,7 +159,7 @@ class Controller:
         self._unanswered.clear()
         self._promotions.clear()
         self.cluster.is_promoting = False
-        self.cluster.reset()
+        failover.reset(self.cluster)
 
     def _fail_over(
         self,
@@ -167,18 +169,18 @@ class Controller:
         drop_sessions: bool | None = None,
     ) -> Lasting:
         """End the writer and, after the delay, promote; returns when it has moved (and the old one has joined, if it can)."""
-        self.cluster.end_writer(target)
+        failover.end_writer(self.cluster, target)
         delay = self.options.promote_delay if promote_delay is None else promote_delay
         if delay:
             yield delay
         return self._promote(target, rejoin, drop_sessions)
 
     def _promote(self, target: str | None, rejoin: bool, drop_sessions: bool | None) -> dict[str, Any]:
-        report = self.cluster.promote(target, drop_sessions)
+        report = failover.promote(self.cluster, target, drop_sessions)
         self._later(self.options.dns_delay, self.cluster.flip_name) if self.options.dns_delay else self.cluster.flip_name()
         report["at"] = time.monotonic()
         if rejoin:
-            self.cluster.rejoin_old_writers()
+            failover.rejoin_old_writers(self.cluster)
         return report
 
     def _promote_later(
