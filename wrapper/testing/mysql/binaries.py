@@ -16,9 +16,7 @@ VARIABLE = "AWS_WRAPPER_LAB_MARIADB"
 _OLDEST = (10, 6)  # the first with JSON_TABLE
 _PLACES = "/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/libexec"
 _SCRIPT = "*_system_tables.sql"
-_REMEDY = (
-    "install MariaDB 10.6 or newer (Debian, Ubuntu: apt-get install mariadb-server), or name a folder that has it in " + VARIABLE
-)
+_REMEDY = f"install MariaDB 10.6 or newer (Debian: apt-get install mariadb-server), or name the folder that has it in ${VARIABLE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +36,8 @@ class Programs:
 def find_programs() -> Programs:
     """Return a MariaDB server's programs.
 
-    Looked for in this order: `$AWS_WRAPPER_LAB_MARIADB` (a folder like /usr), the PATH and where systems keep servers, what was fetched
-    before; else they are fetched. Raises `LabError` when all that fails.
+    Looked for in this order: `$AWS_WRAPPER_LAB_MARIADB` (a folder like /usr), the PATH and where systems keep servers, what was
+    fetched before; else they are fetched. Raises `LabError` when all that fails.
     """
     explicit = os.environ.get(VARIABLE)
     if explicit:
@@ -55,9 +53,7 @@ def find_programs() -> Programs:
         _fetch(place)
         programs = _look_below(place / "usr")
     if programs is None or (trouble := _trouble(programs)):
-        raise LabError(
-            f"the MariaDB server that was fetched into {place} does not run{f': {trouble}' if programs else ''}; {_REMEDY}"
-        )
+        raise LabError(f"the MariaDB server fetched into {place} does not run{f': {trouble}' if programs else ''}; {_REMEDY}")
     return programs
 
 

@@ -78,7 +78,8 @@ class MySqlEngine(Engine):
         command = [
             str(self._programs.server), "--no-defaults", "--bootstrap", *as_root(), f"--basedir={self._programs.base}",
             f"--lc-messages-dir={self._programs.scripts}", f"--datadir={self._template}", f"--tmpdir={self.directory}",
-            "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=16M", "--innodb-buffer-pool-dump-at-shutdown=0", "--log-warnings=0",
+            "--innodb-log-file-size=8M", "--innodb-buffer-pool-size=16M", "--innodb-buffer-pool-dump-at-shutdown=0",
+            "--log-warnings=0",
         ]  # fmt: skip
         done = subprocess.run(
             command, input=sql, capture_output=True, text=True, cwd=self.directory, check=False, timeout=120,

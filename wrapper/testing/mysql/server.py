@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ _FEWEST_CONNECTIONS = 10  # what MariaDB lets max_connections be at least
 _SETTINGS = (
     # What Aurora has, or replication without shared storage needs.
     "--skip-name-resolve", "--skip-ssl", "--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci",
-    "--log-bin=binlog", "--relay-log=relay", "--log-slave-updates", "--binlog-format=ROW", "--gtid-strict-mode=1", "--skip-slave-start",
-    "--slave-net-timeout=5", "--secure-file-priv=", "--connect-timeout=600", "--extra-max-connections=60",
+    "--log-bin=binlog", "--relay-log=relay", "--log-slave-updates", "--binlog-format=ROW", "--gtid-strict-mode=1",
+    "--skip-slave-start", "--slave-net-timeout=5", "--secure-file-priv=", "--max-allowed-packet=64M", "--connect-timeout=600",
+    "--extra-max-connections=60",
     # For the connection attributes of sessions; what is measured in it costs time.
     "--performance-schema=on", "--performance-schema-instrument=%=off",
     # Speed and size: what is written is safe from the end of the server, but not from the machine's.
@@ -89,13 +91,13 @@ class MySqlServer(Server):
 
     # -- sessions --------------------------------------------------------------------------------------------------------------
 
-    def session(self) -> MySQLConnectionAbstract:
+    def session(self) -> closing[MySQLConnectionAbstract]:
         session = mysql.connector.connect(
             host=self.direct_address, port=self.port + EXTRA_PORT, user=SUPERUSER, password=self.password, database="mysql",
             autocommit=True, connection_timeout=5, use_pure=True,
         )  # fmt: skip
         assert isinstance(session, MySQLConnectionAbstract)
-        return session
+        return closing(session)
 
     def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self.session() as session:
@@ -130,8 +132,9 @@ class MySqlServer(Server):
         command = [
             str(self.programs.server), "--no-defaults", *as_root(), f"--basedir={self.programs.base}",
             f"--lc-messages-dir={self.programs.scripts}", f"--datadir={self.data}", f"--tmpdir={self.directory}", "--socket=socket",
-            "--pid-file=pid", f"--bind-address={self.direct_address}", f"--port={self.port}", f"--extra-port={self.port + EXTRA_PORT}",
-            f"--server-id={self.server_id}", f"--report-host={self.id}", "--read-only=1", *_SETTINGS, *self.settings,
+            "--pid-file=pid", f"--bind-address={self.direct_address}", f"--port={self.port}",
+            f"--extra-port={self.port + EXTRA_PORT}", f"--server-id={self.server_id}", f"--report-host={self.id}",
+            "--read-only=1", *_SETTINGS, *self.settings,
         ]  # fmt: skip
         self.process = self.launch(command, env={**os.environ, **self.programs.environment})
         self.is_hung = False
