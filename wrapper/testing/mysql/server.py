@@ -177,7 +177,6 @@ class MySqlServer(Server):
 
     def _replicate(self, session: MySQLConnectionAbstract, source: Server) -> None:
         run(session, "STOP SLAVE")
-        run(session, "SET GLOBAL read_only = 1")
         if self._was_writer:
             run(session, "SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
         run(
