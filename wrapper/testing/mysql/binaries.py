@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wrapper.testing.errors import LabError
+from wrapper.testing.mysql.fetch import FetchError, fetch_mariadb
 
 VARIABLE = "AWS_WRAPPER_LAB_MARIADB"
 _OLDEST = (10, 6)  # the first with JSON_TABLE
@@ -45,16 +45,23 @@ def find_programs() -> Programs:
         if programs is None or (trouble := _trouble(programs)):
             raise LabError(f"{VARIABLE}={explicit!r} holds no usable MariaDB server{f': {trouble}' if programs else ''}; {_REMEDY}")
         return programs
-    found = shutil.which("mariadbd", path=f"{os.environ.get('PATH', os.defpath)}:{_PLACES}")
-    if found and (programs := _look_below(Path(found).resolve().parent.parent)) and not _trouble(programs):
+    if (programs := _installed()) and not _trouble(programs):
         return programs
     place = _cache() / "mariadb"
     if (programs := _look_below(place / "usr")) is None or _trouble(programs):
-        _fetch(place)
+        try:
+            fetch_mariadb(place)
+        except FetchError as error:
+            raise LabError(f"no MariaDB server found, and none could be fetched: {error}; {_REMEDY}") from error
         programs = _look_below(place / "usr")
     if programs is None or (trouble := _trouble(programs)):
         raise LabError(f"the MariaDB server fetched into {place} does not run{f': {trouble}' if programs else ''}; {_REMEDY}")
     return programs
+
+
+def _installed() -> Programs | None:
+    found = shutil.which("mariadbd", path=f"{os.environ.get('PATH', os.defpath)}:{_PLACES}")
+    return _look_below(Path(found).resolve().parent.parent) if found else None
 
 
 def _look_below(base: Path) -> Programs | None:
@@ -88,56 +95,3 @@ def _trouble(programs: Programs) -> str:
 
 def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aws-shared-monitor-wrapper"
-
-
-def _fetch(place: Path) -> None:
-    """Unpack Debian's package of the server, and what it needs and the system lacks, into `place`."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
-            draft = Path(folder) / "mariadb"
-            draft.mkdir()
-            _unpack(_server_package(folder), draft)
-            shutil.rmtree(place, ignore_errors=True)
-            try:
-                draft.rename(place)
-            except OSError:
-                if not place.is_dir():  # somebody else was faster
-                    raise
-    except (OSError, subprocess.SubprocessError) as error:
-        said = str(getattr(error, "stderr", "") or "").strip()
-        raise LabError(f"no MariaDB server found, and none could be fetched: {said or error}; {_REMEDY}") from error
-
-
-def _server_package(folder: str) -> Path:
-    """Download the newest package of the server into `folder` and return its file."""
-    # Ubuntu has the version in the name.
-    names = _run("apt-cache", "pkgnames", "mariadb-server-core", cwd=folder).split()
-    if not names:
-        raise OSError("apt knows no package mariadb-server-core (its lists may be missing: apt-get update)")
-    return _download(max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)]), folder)
-
-
-def _download(package: str, folder: str) -> Path:
-    there = set(Path(folder).glob("*.deb"))
-    _run("apt-get", "download", package, cwd=folder)
-    (file,) = set(Path(folder).glob("*.deb")) - there
-    return file
-
-
-def _unpack(server: Path, draft: Path) -> None:
-    _run("dpkg-deb", "--extract", str(server), str(draft), cwd=str(draft))
-    for entry in _run("dpkg-deb", "--field", str(server), "Depends", cwd=str(draft)).split(","):
-        package = entry.split("|")[0].split("(")[0].strip()
-        if package.startswith("lib") and not _is_installed(package):
-            library = _download(package, str(server.parent))
-            _run("dpkg-deb", "--extract", str(library), str(draft), cwd=str(draft))
-
-
-def _is_installed(package: str) -> bool:
-    query = ["dpkg-query", "--show", "--showformat=${Status}", package]
-    return subprocess.run(query, capture_output=True, text=True, check=False).stdout.endswith(" installed")
-
-
-def _run(*command: str, cwd: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=cwd).stdout

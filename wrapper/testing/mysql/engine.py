@@ -50,8 +50,8 @@ class MySqlEngine(Engine):
     def make_server(self, identity: str, address: str, port: int, direct_address: str) -> MySqlServer:
         settings = [f"--max-connections={self.options.max_connections}"]
         if self.options.synchronous:
-            # A commit waits for a reader as long as it takes, also when there is none. A reader that stops takes leave of its writer on
-            # a new connection, one second at most if that hangs.
+            # A commit waits for a reader as long as it takes, also when there is none. A reader that stops takes leave of its
+            # writer on a new connection, for one second at most if that hangs.
             settings += ["--rpl-semi-sync-slave-enabled=1", "--rpl-semi-sync-master-timeout=1000000000"]
             settings += ["--rpl-semi-sync-slave-kill-conn-timeout=1"]
         return MySqlServer(
