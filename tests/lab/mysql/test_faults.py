@@ -160,7 +160,8 @@ def test_many_faults_at_once_are_mended_by_reset(aurora_mysql: LocalAurora) -> N
     aurora_mysql.refuse_logins(reader.id)
     aurora_mysql.too_many_connections(reader.id)
     aurora_mysql.hang(other.id)
-    aurora_mysql.kill(aurora_mysql.writer.id)
+    aurora_mysql.refuse_logins("writer")
+    aurora_mysql.kill("writer")
     aurora_mysql.reset()
     assert {entry["state"] for entry in aurora_mysql.status()["instances"]} == {"running"}
     with login(aurora_mysql) as connection:

@@ -111,7 +111,7 @@ class MySqlServer(Server):
 
     def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with self.session() as session:
-            return run(session, sql, *parameters)
+            return query(session, sql, *parameters)
 
     # -- starting --------------------------------------------------------------------------------------------------------------
 
@@ -154,8 +154,7 @@ class MySqlServer(Server):
         self.source = source
         self.wait(lambda: self.ask("SELECT 1"), "to answer", pause=0.01)
         with self.session() as session:
-            if self.refuses_logins:
-                self._set_password(session, secrets.token_hex(8))
+            self._write_access(session)
             if source is None:
                 self._take_writes(session)
             else:
@@ -186,16 +185,16 @@ class MySqlServer(Server):
             self.follow(self.source)
 
     def _replicate(self, session: MySQLConnectionAbstract, source: Server) -> None:
-        run(session, "STOP SLAVE")
+        query(session, "STOP SLAVE")
         if self._was_writer:
-            run(session, "SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
-        run(
+            query(session, "SET GLOBAL gtid_slave_pos = @@gtid_binlog_pos")
+        query(
             session,
             "CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s, "
             "MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1, MASTER_HEARTBEAT_PERIOD = 1",
             source.direct_address, source.port + EXTRA_PORT, SUPERUSER, self.password,
         )  # fmt: skip
-        run(session, "START SLAVE")
+        query(session, "START SLAVE")
 
     def _replica_status(self, session: MySQLConnectionAbstract | None = None) -> dict[str, Any]:
         """Return the row of SHOW SLAVE STATUS; empty for a writer."""
@@ -217,7 +216,7 @@ class MySqlServer(Server):
                 if has_failed or not self.is_running or time.monotonic() > deadline:
                     return False
                 time.sleep(0.005)
-            reached = run(session, "SELECT MASTER_GTID_WAIT(%s, %s)", source.ask("SELECT @@gtid_binlog_pos")[0][0], timeout)
+            reached = query(session, "SELECT MASTER_GTID_WAIT(%s, %s)", source.ask("SELECT @@gtid_binlog_pos")[0][0], timeout)
         if reached != [(0,)]:
             return False
         self._was_writer = False
@@ -229,16 +228,16 @@ class MySqlServer(Server):
     def position(self) -> int:
         with self.session() as session:
             received = self._replica_status(session).get("Gtid_IO_Pos", "")
-            return max(_sequence(received), _sequence(str(run(session, "SELECT @@gtid_slave_pos")[0][0])))
+            return max(_sequence(received), _sequence(str(query(session, "SELECT @@gtid_slave_pos")[0][0])))
 
     def promote(self, *, drop_sessions: bool) -> float:
         with self.session() as session:
-            run(session, "STOP SLAVE IO_THREAD")
+            query(session, "STOP SLAVE IO_THREAD")
             received = self._replica_status(session).get("Gtid_IO_Pos", "")
-            if run(session, "SELECT MASTER_GTID_WAIT(%s, %s)", received, PATIENCE) != [(0,)]:
+            if query(session, "SELECT MASTER_GTID_WAIT(%s, %s)", received, PATIENCE) != [(0,)]:
                 raise LabError(f"{self.id} did not apply what it had received within {PATIENCE:g} s")
-            run(session, "STOP SLAVE")
-            run(session, "RESET SLAVE ALL")
+            query(session, "STOP SLAVE")
+            query(session, "RESET SLAVE ALL")
             self._take_writes(session)
             promoted_at = time.monotonic()
             self.source = None
@@ -249,8 +248,8 @@ class MySqlServer(Server):
     def _take_writes(self, session: MySQLConnectionAbstract) -> None:
         self._was_writer = True
         if self.synchronous:
-            run(session, "SET GLOBAL rpl_semi_sync_master_enabled = 1")
-        run(session, "SET GLOBAL read_only = 0")
+            query(session, "SET GLOBAL rpl_semi_sync_master_enabled = 1")
+        query(session, "SET GLOBAL read_only = 0")
 
     # -- faults ----------------------------------------------------------------------------------------------------------------
 
@@ -259,24 +258,25 @@ class MySqlServer(Server):
             return self._end_sessions(session)
 
     def _end_sessions(self, session: MySQLConnectionAbstract) -> int:
-        ended = {row[0] for row in run(session, _SESSIONS)}
+        ended = {row[0] for row in query(session, _SESSIONS)}
         for number in ended:
             try:
-                run(session, f"KILL {number}")
+                query(session, f"KILL {number}")
             except mysql.connector.Error:
                 continue  # it has ended by itself
-        self.wait(lambda: not ended & {row[0] for row in run(session, _SESSIONS)}, "to end its sessions")
+        self.wait(lambda: not ended & {row[0] for row in query(session, _SESSIONS)}, "to end its sessions")
         return len(ended)
 
     def refuse_logins(self, on: bool) -> None:
         self.refuses_logins = on
         if self.is_responsive:
             with self.session() as session:
-                self._set_password(session, secrets.token_hex(8) if on else self.application_password)
+                self._write_access(session)
 
-    def _set_password(self, session: MySQLConnectionAbstract, password: str) -> None:
-        run(session, "SET sql_log_bin = 0")
-        run(session, f"ALTER USER {USER}@'%' IDENTIFIED BY %s", password)
+    def _write_access(self, session: MySQLConnectionAbstract) -> None:
+        query(session, "SET sql_log_bin = 0")  # on this server alone
+        password = secrets.token_hex(8) if self.refuses_logins else self.application_password
+        query(session, f"ALTER USER {USER}@'%' IDENTIFIED BY %s", password)
 
     def occupy(self, limit: int) -> None:
         # A client that does not answer the greeting holds a slot until `connect_timeout`. When these alone are more than the server
@@ -334,7 +334,7 @@ class MySqlServer(Server):
         return {process.pid for process in (self._layer, self.process) if process is not None and is_alive(process.pid)}
 
 
-def run(session: MySQLConnectionAbstract, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+def query(session: MySQLConnectionAbstract, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """Run a statement; return its rows."""
     with session.cursor() as cursor:
         cursor.execute(sql, parameters)
