@@ -90,7 +90,8 @@ class PluginService:
         """Make `connection` the current one: session state moves over, cursors of the old one are refused from now on.
 
         An open transaction of the old connection is rolled back, unless `rollback_on_switch` is off. Then the old connection is
-        closed, unless a plugin wants it preserved or `dispose` is false.
+        closed, unless a plugin wants it preserved or `dispose` is false. When `connection` does not take the session state, it is
+        discarded instead, and everything stays as it was.
         """
         wrapper = self._wrapper() if self._wrapper is not None else None
         if wrapper is None:
@@ -101,7 +102,11 @@ class PluginService:
         physical = self.physical(connection)
         if physical is not None:
             physical.host_info = host_info
-        self.connections.transfer_session_state(old, connection)
+        try:
+            self.connections.transfer_session_state(old, connection)
+        except BaseException:
+            self.discard(connection)
+            raise
         wrapper.switch_to(connection)
         action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
         if dispose:
