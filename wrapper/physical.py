@@ -196,8 +196,11 @@ class PhysicalConnections:
         hook = SessionStateTransferHandlers.get_transfer_session_state_on_switch_func()
         if hook is not None and self._is_done_by(hook, TrackedSession(current, pristine), new):
             return
-        # What the application never touched is the new server's own business.
-        self._driver.set_session_state(new, SessionState(current.attributes, current.beyond(pristine).parameters))
+        # What the application never touched is the new server's own business: it is as that connection was opened.
+        fresh = self.get(new)
+        untouched = {} if fresh is None else fresh.pristine.parameters
+        parameters = {**untouched, **current.beyond(pristine).parameters}
+        self._driver.set_session_state(new, SessionState(current.attributes, parameters))
 
     def _reset_session_state(self, connection: Any, physical: Physical) -> None:
         if not self._settings["reset_session_state_on_close"]:
