@@ -89,7 +89,10 @@ def test_a_role_that_changed_is_noticed(watched: Connect, connect: Connect, auro
     old, new = aurora.writer, aurora.readers[0]
     client().close()  # nothing published reaches this process any more
     aurora.failover(new.id)
-    assert client().state.by_host(f"{old.endpoint}:{old.port}").topology.writer == f"{old.endpoint}:{old.port}"
+    key = f"{old.endpoint}:{old.port}"
+    known = client().state.by_host(key)
+    assert known is not None
+    assert known.topology.writer == key
     assert found(connect(old.id, application_name=NAME)) == (old.id, HostRole.READER)
     assert found(connect(new.id, application_name=NAME)) == (new.id, HostRole.WRITER)
 
