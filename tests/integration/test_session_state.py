@@ -235,7 +235,9 @@ def test_a_switch_inside_a_transaction_takes_what_holds_outside(connect: Connect
 
 
 def test_without_transfer_the_object_stays_and_the_session_is_new(connect: Connect) -> None:
-    connection = connect(transfer_session_state_on_switch=False)
+    Keeper.answer = OldConnectionSuggestedAction.PRESERVE
+    connection = connect(plugins="keeper", transfer_session_state_on_switch=False)
+    old = connection.target_connection
     notices: list[Any] = []
     connection.add_notice_handler(notices.append)
     connection.adapters.register_dumper(str, Upper)
@@ -248,7 +250,7 @@ def test_without_transfer_the_object_stays_and_the_session_is_new(connect: Conne
         raise AssertionError("the hook was called")
 
     SessionStateTransferHandlers.set_transfer_session_state_on_switch_func(never)
-    switch(connection)
+    new = switch(connection)
     assert (connection.autocommit, connection.isolation_level, connection.read_only, connection.deferrable) == (
         True,
         None,
@@ -261,6 +263,10 @@ def test_without_transfer_the_object_stays_and_the_session_is_new(connect: Conne
     assert connection.execute("SELECT %s AS dumped", ("shout",)).fetchone() == {"dumped": "SHOUT"}
     connection.execute("DO $$ BEGIN RAISE NOTICE 'hello'; END $$")
     assert len(notices) == 1
+    switch(connection, old)
+    connection.execute("DO $$ BEGIN RAISE NOTICE 'hello'; END $$")
+    assert len(notices) == 2
+    new.close()
 
 
 # -- hooks ---------------------------------------------------------------------------------------------------------------------
@@ -350,7 +356,7 @@ def test_a_failover_that_cannot_restore_the_session_says_so(connect: Connect, au
     with pytest.raises(wrapper.FailoverFailedError, match=r"did not take over the session settings: .") as caught:
         connection.execute("SELECT 1")
     assert isinstance(caught.value.__cause__, error)
-    assert isinstance(caught.value.driver_error, psycopg.errors.AdminShutdown)
+    assert isinstance(caught.value.driver_error, psycopg.OperationalError)
     assert connection.closed
     eventually(lambda: not sessions(aurora), "the new session to be gone")
 

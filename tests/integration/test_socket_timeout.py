@@ -13,7 +13,8 @@ from tests.integration.conftest import eventually
 from tests.integration.test_failover import instance_of
 from tests.integration.test_session_state import terminate
 from wrapper import AwsWrapperConnection
-from wrapper.errors import QueryTimeoutError
+from wrapper.drivers import psycopg_guard
+from wrapper.errors import AwsWrapperError, QueryTimeoutError
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
@@ -76,6 +77,12 @@ def test_a_connection_to_no_single_host_is_limited_too(aurora: LocalAurora) -> N
     dsn = aurora.dsn(by_address=True)
     with AwsWrapperConnection.connect(psycopg.Connection.connect, dsn, **hosts, socket_timeout=LIMIT) as connection:
         silent(connection, USES[0])
+
+
+def test_a_driver_that_cannot_be_limited_is_refused(aurora: LocalAurora, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg_guard, "CAN_LIMIT", False)
+    with pytest.raises(AwsWrapperError, match=r"socket_timeout=0\.3 needs psycopg 3\.2\.11"):
+        AwsWrapperConnection.connect(psycopg.Connection.connect, aurora.dsn(), plugins="", socket_timeout=LIMIT)
 
 
 def test_zero_is_no_limit(connect: Connect) -> None:

@@ -139,9 +139,9 @@ class PsycopgDialect:
             arguments["dbname"] = parameters["database"]
         if self.endpoint(parameters) is not None:
             self._add_keepalive_floor(arguments, settings)
-        if settings["socket_timeout"] and "interval" not in inspect.signature(psycopg.Connection.wait).parameters:
+        if settings["socket_timeout"] and not psycopg_guard.CAN_LIMIT:
             raise AwsWrapperError(
-                f"socket_timeout={settings['socket_timeout']!r} needs psycopg 3.2 or newer, not {psycopg.__version__}"
+                f"socket_timeout={settings['socket_timeout']!r} needs psycopg 3.2.11 or newer, not {psycopg.__version__}"
             )
         # libpq wants whole seconds; psycopg raises what is below two.
         arguments["connect_timeout"] = math.ceil(settings["connect_timeout"])

@@ -8,6 +8,7 @@ same layout, and a second base would alter it.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Generator
@@ -21,6 +22,8 @@ from wrapper.drivers import psycopg_session
 from wrapper.drivers.base import FailureListener
 from wrapper.errors import QueryTimeoutError, for_driver
 
+# Before 3.2.11 the compiled wait loop leaves a generator alone while nothing arrives.
+CAN_LIMIT = tuple(int(part) for part in re.findall(r"\d+", psycopg.__version__)[:3]) >= (3, 2, 11)
 _ATTRIBUTES = ("_failure_listener", "_wait_limit", psycopg_session.BEFORE_TRANSACTION)
 
 
