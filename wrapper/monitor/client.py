@@ -131,6 +131,11 @@ class MonitorClient:
         self.watches = {**self.watches, key: request}
         self.say(request)
 
+    def login_refused(self, watch_key: str) -> None:
+        """Have the next connection's login values offered, even if it is opened with what the last one was: a password file may
+        have changed."""
+        self._offered.pop(watch_key, None)
+
     def report(self, watch: Watch, host: str, error: str, opened_at: float | None = None) -> None:
         """Tell the monitor that a connection to `host` failed, so that it looks at once. Never blocks."""
         self.say(Report(watch, host, time.monotonic(), opened_at, error))
