@@ -86,7 +86,8 @@ class Discovery:
             return False
         host = physical.host_info
         reported = self._driver.reported_role(connection)
-        if state.topology.member(host.key) is None:
+        listed = state.topology.member(host.key)
+        if listed is None:
             # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
             address = self._driver.peer_address(connection)
             member = None if address is None else self._cluster.host_at(address, host.port)
@@ -94,7 +95,7 @@ class Discovery:
                 return False
             physical.host_info = member
         elif reported is not None:
-            physical.host_info = self._cluster.host_by_key(host.key).with_role(reported)
+            physical.host_info = self._cluster.host_info(state, listed).with_role(reported)
         else:
             return not needs_role
         return True

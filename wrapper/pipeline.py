@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,11 +48,14 @@ class Registration:
 
     def load(self) -> type[PluginFactory]:
         """Return the factory; built-in ones are imported on first use."""
-        if isinstance(self.factory, str):
-            module, _, name = self.factory.partition(":")
-            factory: type[PluginFactory] = getattr(import_module(module), name)
-            return factory
-        return self.factory
+        return _imported(self.factory) if isinstance(self.factory, str) else self.factory
+
+
+@cache
+def _imported(place: str) -> type[PluginFactory]:
+    module, _, name = place.partition(":")
+    factory: type[PluginFactory] = getattr(import_module(module), name)
+    return factory
 
 
 _REGISTRY: dict[str, Registration] = {

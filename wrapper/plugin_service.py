@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wrapper.cluster import KnownCluster
+from wrapper.configuration import Configuration
 from wrapper.decisions.host_changes import host_changes
 from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.discovery import Discovery
-from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import AwsWrapperError
 from wrapper.host_list import AllowedAndBlockedHosts, HostListProvider, SharedHostList, restrictions
@@ -19,7 +19,7 @@ from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import ClusterState
 from wrapper.physical import Physical, PhysicalConnections
-from wrapper.pipeline import PluginManager, PluginReference
+from wrapper.pipeline import PluginManager
 from wrapper.plugin import (
     CONNECT,
     FORCE_CONNECT,
@@ -29,7 +29,6 @@ from wrapper.plugin import (
     Plugin,
 )
 from wrapper.providers.base import ConnectionProvider, ConnectionProviderManager
-from wrapper.settings import Settings
 
 if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
@@ -38,29 +37,21 @@ if TYPE_CHECKING:
 class PluginService:
     """The services of one wrapper connection. Not thread-safe, like the connection itself."""
 
-    def __init__(
-        self,
-        target: Callable[..., Any],
-        driver_dialect: DriverDialect,
-        parameters: dict[str, Any],
-        settings: Settings,
-        plugins: Sequence[PluginReference],
-        provider: ConnectionProvider | None = None,
-    ) -> None:
+    def __init__(self, target: Callable[..., Any], configuration: Configuration) -> None:
         self.target_driver_func = target
-        self.driver_dialect = driver_dialect
-        self.parameters = parameters
-        self.settings = settings
-        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(plugins))
+        self.driver_dialect = driver_dialect = configuration.driver_dialect
+        self.parameters = parameters = dict(configuration.parameters)
+        self.settings = settings = configuration.settings
+        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(configuration.plugins))
         self.connections = PhysicalConnections(target, driver_dialect, settings, self.known_cluster)
         self.discovery = Discovery(driver_dialect, settings, self.known_cluster, self.connections)
-        self.provider_manager = ConnectionProviderManager(provider)
+        self.provider_manager = ConnectionProviderManager(configuration.connection_provider)
         watch = self.known_cluster.watch
         self.initial_connection_host_info = None if watch is None else HostInfo(watch.host, watch.port)
         self.host_list_provider: HostListProvider = SharedHostList(self)
         self._wrapper: weakref.ref[AwsWrapperConnection] | None = None
         self._announced_hosts: tuple[HostInfo, ...] = ()
-        self.manager = PluginManager(self, settings, plugins)
+        self.manager = PluginManager(self, settings, configuration.plugins)
 
     # -- the current connection ------------------------------------------------------------------------------------------------
 

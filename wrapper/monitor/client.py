@@ -126,10 +126,14 @@ class MonitorClient:
                 return
             request = WatchRequest(self.identity, watch, dialect, driver, tightest, seed, offer())
         self._offered[key] = source
-        if request == known:
-            return
-        self.watches = {**self.watches, key: request}
-        self.say(request)
+        if request != known:
+            self.replace_watch(request)
+            self.say(request)
+
+    def replace_watch(self, request: WatchRequest) -> None:
+        """Keep a request instead of the last one for the same watch. Called by any thread."""
+        with self._lock:
+            self.watches = {**self.watches, request.watch.key: request}
 
     def login_refused(self, watch_key: str) -> None:
         """Have the next connection's login values offered, even if it is opened with what the last one was: a password file may
@@ -151,12 +155,11 @@ class MonitorClient:
     # -- physical connections --------------------------------------------------------------------------------------------------
 
     def add(self, handle: Handle) -> None:
-        """Watch over a physical connection until its handle is closed or collected."""
+        """Watch over a physical connection until its handle is closed or collected. The client thread looks at it at its next turn,
+        which every heartbeat of the monitor brings about: waking it would cost more than the rest of the connect."""
         identity = id(handle)
         self._handles[identity] = weakref.ref(handle, lambda _: self._handles.pop(identity, None))
-        if self.paths is not None:
-            self.start()
-            self.wake()  # its settings may be tighter than those the monitor was told
+        self.start()
 
     def handles(self) -> Iterator[Handle]:
         """Iterate over the open handles of this process."""

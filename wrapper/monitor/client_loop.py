@@ -316,7 +316,7 @@ class ClientLoop:
             interval = intervals.get(key, request.settings.interval)
             if interval != request.settings.interval:
                 settings = msgspec.structs.replace(request.settings, interval=interval)
-                self.client.watches = {**self.client.watches, key: msgspec.structs.replace(request, settings=settings)}
+                self.client.replace_watch(msgspec.structs.replace(request, settings=settings))
                 self.unanswered[key] = 0.0
 
     def _start(self, now: float) -> None:
