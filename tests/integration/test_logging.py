@@ -33,8 +33,11 @@ def everything(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture
-def monitor_log(monitor_directory: Path) -> Iterator[Callable[[], str]]:
-    """A monitor that logs everything; call the result for what it has written so far."""
+def monitor_log(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Callable[[], str]]:
+    """A monitor that logs everything; call the result for what it has written so far.
+
+    After the lab: the monitor resolves the lab's names by the environment it is started with.
+    """
     log = monitor_directory / "everything.log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "monitor_service", "run", "--log-level", "debug"]
