@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,29 @@ def test_no_password_is_logged_when_the_monitors_is_wrong(
 
 @pytest.mark.parametrize(
     "text",
-    ["host=a password={0} b", "password='{0}", "postgresql://u:{0}@[::1/d", "postgresql://u:{0}@a:b%zz/d", "host=a passwort={0}"],
+    [
+        "host=a password={0} b",
+        "password='{0}",
+        "postgresql://u:{0}@[::1/d",
+        "postgresql://u:{0}@a:b%zz/d",
+        "host=a passwort={0}",
+        # libpq takes part of these passwords for a port, a host or a database.
+        "postgresql://u:{0}/x@a/d",
+        "postgresql://u:x@{0}@a/d",
+        "postgresql://u:1/{0}@a/d?sslmode=disable",
+    ],
 )
 def test_no_password_is_shown_of_text_that_cannot_be_read(everything: pytest.LogCaptureFixture, text: str) -> None:
     with pytest.raises(AwsWrapperError) as caught:
         AwsWrapperConnection.connect(psycopg.Connection.connect, text.format(WRONG))
     assert WRONG not in everything.text + str(caught.value)
     assert caught.value.__cause__ is None or WRONG not in str(caught.value.__cause__)
+
+
+def test_no_password_is_shown_of_a_connect_function_that_is_nobodys(everything: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(AwsWrapperError, match=r"^partial belongs to no driver") as caught:
+        AwsWrapperConnection.connect(partial(psycopg.Connection.connect, password=WRONG), "host=a")
+    assert WRONG not in everything.text + str(caught.value)
 
 
 # -- set_logger ------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -57,6 +58,8 @@ _NOT_FOR_PROBES = frozenset(
 # Looser than any verdict: what ends a connection to a vanished host when no monitor runs.
 _TCP_USER_TIMEOUT_MS = 15000
 _OPEN = frozenset({pq.TransactionStatus.ACTIVE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
+# A URI with an "@" behind its user and password, which to libpq end at the first "@" before any "/".
+_STRAY_AT = re.compile(r"postgres(ql)?://([^@/]*@|(?![^@/]*@))[^?@]*@")
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
@@ -210,6 +213,9 @@ class PsycopgDialect:
         return name in self._keywords or name in _libpq_keywords()
 
     def parse_conninfo(self, text: str) -> dict[str, Any]:
+        if _STRAY_AT.match(text):
+            # libpq would take a part of the password for the host, port or database, and everybody would show it.
+            raise AwsWrapperError('the connection URI has an "@" too many: in user and password, write "@" as %40 and "/" as %2F')
         try:
             return dict(conninfo_to_dict(text))
         except psycopg.ProgrammingError:
