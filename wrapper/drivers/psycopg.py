@@ -22,7 +22,7 @@ from wrapper.dialects.base import InstanceTemplate
 from wrapper.dialects.postgresql import DETECT_QUERY, detect
 from wrapper.drivers import psycopg_errors, psycopg_query
 from wrapper.drivers.base import FailureListener
-from wrapper.drivers.classify import ErrorKind
+from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError, QueryTimeoutError, for_driver
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
@@ -385,10 +385,13 @@ class PsycopgDialect:
     # -- errors ----------------------------------------------------------------------------------------------------------------
 
     def classify(self, error: BaseException) -> ErrorKind:
-        return psycopg_errors.classify(error)
+        return ExceptionManager.decide(psycopg_errors.classify(error), error)
 
     def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
-        return psycopg_errors.classify_sqlstate(sqlstate)
+        return ExceptionManager.decide(psycopg_errors.classify_sqlstate(sqlstate), sql_state=sqlstate)
+
+    def is_overruled(self, error: BaseException) -> bool:
+        return self.classify(error) is not psycopg_errors.classify(error)
 
     def error(self) -> type[Exception]:
         return psycopg.Error
