@@ -272,9 +272,15 @@ class PluginService:
         """The flavour of the database, None before the first connect."""
         return self.discovery.database_dialect
 
+    def _given_or_current(self, connection: Any) -> Any:
+        found = self.current_connection if connection is None else connection
+        if found is None:
+            raise AwsWrapperError("there is no connection to ask on yet: wait for the first connect, or pass one")
+        return found
+
     def get_host_role(self, connection: Any = None) -> HostRole:
         """Ask the server behind a connection for its role."""
-        return self.ask_role(connection or self.current_connection).role
+        return self.ask_role(self._given_or_current(connection)).role
 
     def ask_role(self, connection: Any) -> RoleAnswer:
         """Ask the server behind a connection for its role, rank and name (one round trip), and keep the proof."""
@@ -282,7 +288,7 @@ class PluginService:
 
     def identify_connection(self, connection: Any = None) -> HostInfo | None:
         """Ask the server behind a connection who it is; None when the cluster does not list it."""
-        connection = connection or self.current_connection
+        connection = self._given_or_current(connection)
         answer = self.ask_role(connection)
         for refresh in (None, self.force_refresh_host_list):
             if refresh is not None:
@@ -295,7 +301,7 @@ class PluginService:
 
     def fill_aliases(self, connection: Any = None, host_info: HostInfo | None = None) -> HostInfo | None:
         """Return the host with every `host:port` text under which a connection to it is known; hosts are immutable values."""
-        connection = connection or self.current_connection
+        connection = self._given_or_current(connection)
         host = host_info or self.current_host_info
         if host is None or host.aliases:
             return host
