@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ from wrapper.settings import Settings
 
 if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
+
+logger = logging.getLogger(__name__)
 
 
 class PluginService:
@@ -103,6 +106,7 @@ class PluginService:
             physical.host_info = host_info
         self.connections.transfer_session_state(old, connection)
         wrapper.switch_to(connection)
+        logger.debug("a connection leads to %s now", host_info)
         action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
         if dispose:
             self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)

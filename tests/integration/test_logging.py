@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from wrapper.monitor.launch import is_served
 from wrapper.monitor.paths import MonitorPaths
 from wrapper.testing import LocalAurora
 
+ROOT = Path(__file__).parents[2]
 WRONG = "wr0ng-s3cret"
 
 
@@ -131,6 +133,25 @@ def test_no_password_is_shown_of_a_connect_function_that_is_nobodys(everything: 
     with pytest.raises(AwsWrapperError, match=r"^partial belongs to no driver") as caught:
         AwsWrapperConnection.connect(partial(psycopg.Connection.connect, password=WRONG), "host=a")
     assert WRONG not in everything.text + str(caught.value)
+
+
+def test_the_page_names_every_module_that_logs() -> None:
+    """The rows of docs/logging.md, `(logger, level)`, are the log calls of the source, each by its module's own logger."""
+    levels = {"exception": "ERROR"}
+    found: set[tuple[str, str]] = set()
+    for path in [*(ROOT / "wrapper").rglob("*.py"), *(ROOT / "monitor_service").rglob("*.py")]:
+        source = path.read_text(encoding="utf-8")
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        calls = re.findall(r"\blogger\.(debug|info|warning|error|exception)\(", source)
+        assert bool(calls) == ("logger = logging.getLogger(__name__)" in source), name
+        found |= {(name, levels.get(call, call.upper())) for call in calls}
+    page = (ROOT / "docs" / "logging.md").read_text(encoding="utf-8")
+    told: set[tuple[str, str]] = set()
+    logger = ""
+    for cell, level in re.findall(r"(?m)^\| (?:`([\w.]+)` )?\| ([A-Z, ]+) \|", page):
+        logger = cell or logger
+        told |= {(logger, one) for one in level.split(", ")}
+    assert told == found
 
 
 # -- set_logger ------------------------------------------------------------------------------------------------------------------
