@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.integration.conftest import Connect
+from tests.integration.test_plugin_service import factory_of
 from wrapper.errors import AwsWrapperError
 from wrapper.pipeline import _REGISTRY, register_plugin
-from wrapper.plugin import EveryConnectPlugin, OldConnectionSuggestedAction, Plugin
+from wrapper.plugin import EveryConnectPlugin, OldConnectionSuggestedAction
 from wrapper.plugin_service import PluginService
 from wrapper.plugins import supervision
 from wrapper.plugins.dev import ExceptionSimulatorManager
@@ -78,13 +79,7 @@ def supervised(caplog: pytest.LogCaptureFixture) -> Iterator[Warnings]:
 
 def install(plugin_class: type[Misbehaving], code: str = "first") -> None:
     """Register a plugin class under a code."""
-
-    class Factory:
-        @staticmethod
-        def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
-            return plugin_class(plugin_service)
-
-    register_plugin(code, Factory)
+    register_plugin(code, factory_of(plugin_class))
 
 
 class Misbehaving(EveryConnectPlugin):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 
 from tests.integration.conftest import Connect, client, eventually
 from tests.integration.test_failover import instance_of
+from tests.integration.test_monitor_faults import monitor_status
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.host_list import AllowedAndBlockedHosts
 from wrapper.hosts import HostAvailability, HostInfo, HostRole
@@ -130,13 +128,15 @@ PLUGINS: dict[str, type[Probing]] = {
 def plugins() -> Iterator[None]:
     """The classes above under their codes."""
     for code, plugin_class in PLUGINS.items():
-        register_plugin(code, _factory(plugin_class))
+        register_plugin(code, factory_of(plugin_class))
     yield
     for code in PLUGINS:
         del _REGISTRY[code]
 
 
-def _factory(plugin_class: type[Probing]) -> Any:
+def factory_of(plugin_class: Callable[[PluginService], Plugin]) -> Any:
+    """A factory for a plugin that wants nothing but its service."""
+
     class Factory:
         @staticmethod
         def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
@@ -155,10 +155,7 @@ def reader_of(service: PluginService) -> HostInfo:
 
 def journal() -> list[str]:
     """The events that the monitor remembers."""
-    done = subprocess.run(
-        [sys.executable, "-m", "monitor_service", "status", "--json"], capture_output=True, text=True, timeout=20, check=True
-    )
-    return [entry["event"] for entry in json.loads(done.stdout)["journal"]]
+    return [entry["event"] for entry in monitor_status()["journal"]]
 
 
 # -- opening connections ---------------------------------------------------------------------------------------------------------
@@ -502,6 +499,6 @@ def test_questions_before_the_first_connect_are_refused(connect: Connect) -> Non
                 refused.append(ask.__name__)
             return arguments[-1]()
 
-    register_plugin("probing", _factory(Hasty))
+    register_plugin("probing", factory_of(Hasty))
     connect(plugins="probing,failover_v2", wrapper_dialect="aurora-pg")
     assert len(refused) == 3
