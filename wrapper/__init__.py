@@ -13,6 +13,7 @@ from wrapper.version import __version__
 if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
     from wrapper.cursor import AwsWrapperCursor
+    from wrapper.drivers.classify import ExceptionHandler, ExceptionManager
     from wrapper.errors import (
         AwsConnectError,
         AwsWrapperError,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "AwsWrapperConnection": "wrapper.connection",
     "AwsWrapperCursor": "wrapper.cursor",
+    "ExceptionHandler": "wrapper.drivers.classify",
+    "ExceptionManager": "wrapper.drivers.classify",
     "HostAvailability": "wrapper.hosts",
     "HostInfo": "wrapper.hosts",
     "HostRole": "wrapper.hosts",
@@ -94,6 +97,8 @@ __all__ = [
     "DataError",
     "DatabaseError",
     "Error",
+    "ExceptionHandler",
+    "ExceptionManager",
     "FailoverError",
     "FailoverFailedError",
     "FailoverSuccessError",

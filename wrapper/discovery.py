@@ -120,6 +120,7 @@ class Discovery:
                 watch.host,
                 ", ".join(member.id for member in members),
             )
+        logger.debug("%s leads to a %s database: %s", watch.host, dialect.code, ", ".join(member.key for member in members))
         self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic()), answer)
 
     def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:

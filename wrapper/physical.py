@@ -212,6 +212,7 @@ class PhysicalConnections:
         # A handle that was given back: the application closed the connection itself.
         if physical is not None and physical.failed is None and physical.handle is not None and physical.handle.is_open:
             physical.failed = error
+            logger.debug("a connection to %s failed: %s", physical.host_info, error)
             self.report(physical, "network")
 
     def report(self, physical: Physical, error: str) -> None:

@@ -25,6 +25,7 @@ from wrapper.plugin import (
     OldConnectionSuggestedAction,
     Plugin,
     PluginFactory,
+    SupervisesPlugins,
 )
 from wrapper.settings import Settings
 
@@ -189,11 +190,16 @@ class PluginManager:
         if settings["auto_sort_wrapper_plugin_order"]:
             chain = sort_codes(chain)
         self.plugins: list[Plugin] = [registration_of(plugin).load().get_instance(service, settings) for plugin in chain]
+        # What the pipelines run for each plugin: itself, unless another one supervises it.
+        self._links = self.plugins
+        for plugin in self.plugins:
+            if isinstance(plugin, SupervisesPlugins):
+                self._links = [plugin.supervise(link) for link in self._links]
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         return [
-            plugin
-            for plugin in self.plugins
+            link
+            for plugin, link in zip(self.plugins, self._links, strict=True)
             if plugin is not skip and not plugin.subscribed_methods.isdisjoint((method, ALL_METHODS))
         ]
 
@@ -272,7 +278,7 @@ class PluginManager:
 
     def readers_of_shared_state(self) -> list[Plugin]:
         """The plugins that look at the shared state before a call when it has a new generation."""
-        return [plugin for plugin in self.plugins if plugin.reads_shared_state]
+        return [link for plugin, link in zip(self.plugins, self._links, strict=True) if plugin.reads_shared_state]
 
     def release_resources(self) -> None:
         """Let every plugin that holds something let go of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ from wrapper.providers.base import ConnectionProvider, ConnectionProviderManager
 
 if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
+
+logger = logging.getLogger(__name__)
 
 
 class PluginService:
@@ -94,6 +97,7 @@ class PluginService:
             physical.host_info = host_info
         self.connections.transfer_session_state(old, connection)
         wrapper.switch_to(connection)
+        logger.debug("a connection leads to %s now", host_info)
         action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
         if dispose:
             self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)
@@ -263,9 +267,15 @@ class PluginService:
         """The flavour of the database, None before the first connect."""
         return self.discovery.database_dialect
 
+    def _given_or_current(self, connection: Any) -> Any:
+        found = self.current_connection if connection is None else connection
+        if found is None:
+            raise AwsWrapperError("there is no connection to ask on yet: wait for the first connect, or pass one")
+        return found
+
     def get_host_role(self, connection: Any = None) -> HostRole:
         """Ask the server behind a connection for its role."""
-        return self.ask_role(connection or self.current_connection).role
+        return self.ask_role(self._given_or_current(connection)).role
 
     def ask_role(self, connection: Any) -> RoleAnswer:
         """Ask the server behind a connection for its role, rank and name (one round trip), and keep the proof."""
@@ -273,7 +283,7 @@ class PluginService:
 
     def identify_connection(self, connection: Any = None) -> HostInfo | None:
         """Ask the server behind a connection who it is; None when the cluster does not list it."""
-        connection = connection or self.current_connection
+        connection = self._given_or_current(connection)
         answer = self.ask_role(connection)
         for refresh in (None, self.force_refresh_host_list):
             if refresh is not None:
@@ -286,7 +296,7 @@ class PluginService:
 
     def fill_aliases(self, connection: Any = None, host_info: HostInfo | None = None) -> HostInfo | None:
         """Return the host with every `host:port` text under which a connection to it is known; hosts are immutable values."""
-        connection = connection or self.current_connection
+        connection = self._given_or_current(connection)
         host = host_info or self.current_host_info
         if host is None or host.aliases:
             return host

@@ -106,11 +106,15 @@ class DriverDialect(Protocol):
         ...
 
     def classify(self, error: BaseException) -> ErrorKind:
-        """What an error of this driver means."""
+        """What an error of this driver means; `ExceptionManager` decides."""
         ...
 
     def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
-        """What an error with this SQLSTATE means."""
+        """What an error with this SQLSTATE means; `ExceptionManager` decides."""
+        ...
+
+    def is_overruled(self, error: BaseException) -> bool:
+        """Whether the application's own handler gives an error another meaning than the driver does."""
         ...
 
     def reported_role(self, connection: Any) -> HostRole | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from wrapper.dialects.base import InstanceTemplate
 from wrapper.dialects.postgresql import DETECT_QUERY, detect
 from wrapper.drivers import psycopg_errors, psycopg_query
 from wrapper.drivers.base import FailureListener
-from wrapper.drivers.classify import ErrorKind
+from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError, QueryTimeoutError, for_driver
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
@@ -57,6 +58,8 @@ _NOT_FOR_PROBES = frozenset(
 # Looser than any verdict: what ends a connection to a vanished host when no monitor runs.
 _TCP_USER_TIMEOUT_MS = 15000
 _OPEN = frozenset({pq.TransactionStatus.ACTIVE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
+# A URI with an "@" behind its user and password, which to libpq end at the first "@" before any "/".
+_STRAY_AT = re.compile(r"postgres(ql)?://([^@/]*@|(?![^@/]*@))[^?@]*@")
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
@@ -216,6 +219,9 @@ class PsycopgDialect:
         return name in self._keywords or name in _libpq_keywords()
 
     def parse_conninfo(self, text: str) -> dict[str, Any]:
+        if _STRAY_AT.match(text):
+            # libpq would take a part of the password for the host, port or database, and everybody would show it.
+            raise AwsWrapperError('the connection URI has an "@" too many: in user and password, write "@" as %40 and "/" as %2F')
         try:
             return dict(conninfo_to_dict(text))
         except psycopg.ProgrammingError:
@@ -385,10 +391,13 @@ class PsycopgDialect:
     # -- errors ----------------------------------------------------------------------------------------------------------------
 
     def classify(self, error: BaseException) -> ErrorKind:
-        return psycopg_errors.classify(error)
+        return ExceptionManager.decide(psycopg_errors.classify(error), error)
 
     def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
-        return psycopg_errors.classify_sqlstate(sqlstate)
+        return ExceptionManager.decide(psycopg_errors.classify_sqlstate(sqlstate), sql_state=sqlstate)
+
+    def is_overruled(self, error: BaseException) -> bool:
+        return self.classify(error) is not psycopg_errors.classify(error)
 
     def error(self) -> type[Exception]:
         return psycopg.Error

@@ -154,7 +154,7 @@ class Report(Value, frozen=True, omit_defaults=True):
     """A hint: a physical connection to `host` failed. It triggers probes at once and is never a verdict.
 
     `at` and `opened_at`: CLOCK_MONOTONIC seconds; a hint older than `HINT_MAX_AGE` is dropped. `error`: what kind of failure
-    (`network`, `read_only`, `aborted`, `wrong_role`).
+    (`network`, `read_only`, `aborted`, `wrong_role`), or `refresh`: nothing failed, somebody wants to know how things are.
     """
 
     watch: Watch
