@@ -15,7 +15,7 @@ from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.hosts import HostInfo
-from wrapper.monitor.handles import Handle
+from wrapper.monitor.handles import Handle, is_severed
 from wrapper.providers.base import ConnectionProvider
 from wrapper.session_state import SessionState, SessionStateTransferHandlers, TrackedSession
 from wrapper.settings import Settings
@@ -85,7 +85,7 @@ class PhysicalConnections:
             returned = provider.connect(self._target, self._driver, dialect, host_info, arguments)
             connection = self._driver.unwrap(returned)
             physical = self._keep(connection, host_info, None if returned is connection else returned)
-            if physical.proxy is None or not self._is_stale(physical):
+            if physical.proxy is None or not self._is_stale(connection, physical):
                 return connection
             self.discard(connection)
         raise self._driver.operational_error()(f"the pool for {host_info.get_host_and_port()} gives nothing but dead connections")
@@ -112,11 +112,12 @@ class PhysicalConnections:
         assert self._cluster.watch is not None
         return Handle(fileno, self._cluster.watch.key, host_info.key, opened_at)
 
-    def _is_stale(self, physical: Physical) -> bool:
+    def _is_stale(self, connection: Any, physical: Physical) -> bool:
         """Whether a connection from a pool was lost while it was idle: by what the kernel knows, and by the evidence about its
         host."""
         if physical.handle is None:
-            return False
+            fileno = self._driver.fileno(connection)
+            return fileno is not None and is_severed(fileno)
         evidence = self._cluster.evidence(physical.handle.key)
         return physical.handle.is_severed() or (evidence is not None and covers(evidence, physical.opened_at))
 
