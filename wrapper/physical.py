@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wrapper.cluster import KnownCluster
@@ -33,7 +34,7 @@ class Physical:
     """What is kept about a physical connection.
 
     `proxy`: what a pool returned around it, None for a connection of our own. `pristine`: its session state when it was opened,
-    `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail.
+    `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail. `pid`: the process that opened it.
     """
 
     host_info: HostInfo
@@ -44,6 +45,12 @@ class Physical:
     role: RoleAnswer | None = None
     failed: BaseException | None = None
     last: SessionState | None = None
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child and the connection is its parent's: not ours to close, nor to roll back."""
+        return self.pid != os.getpid()
 
 
 class PhysicalConnections:
@@ -135,6 +142,9 @@ class PhysicalConnections:
     def discard(self, connection: Any) -> None:
         """Shut down and close a connection that is no longer wanted, whatever state it is in."""
         physical = self.get(connection)
+        if physical is not None and physical.is_inherited:
+            self.leave_to_parent(connection)
+            return
         if physical is not None:
             physical.last = self._driver.session_state(connection)
             if physical.handle is not None:
@@ -146,8 +156,11 @@ class PhysicalConnections:
 
     def release(self, connection: Any) -> bool:
         """Close a connection in order, or give it back to its pool in the state that it came from there. Returns whether it lives
-        on in a pool."""
+        on, in a pool or in the process that this one was forked from."""
         physical = self.get(connection)
+        if physical is not None and physical.is_inherited:
+            self.leave_to_parent(connection)
+            return True
         if physical is None or physical.proxy is None:
             connection.close()
             if physical is not None and physical.handle is not None:
@@ -169,7 +182,8 @@ class PhysicalConnections:
         return True
 
     def leave_to_parent(self, connection: Any) -> None:
-        """In a forked child: have no pool touch a connection that belongs to the parent."""
+        """In a forked child: have nobody touch a connection that belongs to the parent, nor collect it."""
+        _inherited.append(connection)
         physical = self.get(connection)
         if physical is not None and physical.proxy is not None:
             physical.proxy.detach()
@@ -217,3 +231,7 @@ class PhysicalConnections:
         """Tell the monitor that a physical connection failed."""
         if self._cluster.watch is not None:
             self._cluster.client.report(self._cluster.watch, physical.host_info.key, error, physical.opened_at)
+
+
+# Connections of the process that this one was forked from: kept, so that nothing closes or rolls them back here.
+_inherited: list[Any] = []
