@@ -24,6 +24,7 @@ from wrapper.errors import AwsConnectError, AwsWrapperError, PoolTimeoutError
 from wrapper.hosts import HostRole
 from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles
 from wrapper.providers import ConnectionProviderManager, SqlAlchemyPooledConnectionProvider
+from wrapper.session_state import SessionStateTransferHandlers
 from wrapper.testing import LocalAurora
 
 NAME = "pooled"
@@ -52,9 +53,21 @@ MakePool = Callable[..., SqlAlchemyPooledConnectionProvider]
 
 
 @pytest.fixture
-def pooled(connect: Connect, make_pool: MakePool, aurora: LocalAurora) -> Connect:
-    """Connects through one provider, by default to the writer's instance endpoint."""
-    return partial(connect, instance=aurora.writer.id, connection_provider=make_pool(sized(2)), application_name=NAME)
+def provider(make_pool: MakePool) -> SqlAlchemyPooledConnectionProvider:
+    return make_pool(sized(2))
+
+
+@pytest.fixture
+def pooled(connect: Connect, provider: SqlAlchemyPooledConnectionProvider, aurora: LocalAurora) -> Connect:
+    """Connects through the provider, by default to the writer's instance endpoint."""
+    return partial(connect, instance=aurora.writer.id, connection_provider=provider, application_name=NAME)
+
+
+@pytest.fixture
+def unheld(provider: SqlAlchemyPooledConnectionProvider, aurora: LocalAurora, monitor_directory: Path) -> Connect:
+    """The same, but nobody else holds the connections."""
+    dsn = aurora.dsn(aurora.writer.id, application_name=NAME)
+    return partial(wrapper.connect, psycopg.Connection.connect, dsn, connection_provider=provider, autocommit=True)
 
 
 def backend(connection: Any) -> int:
@@ -132,9 +145,10 @@ def test_an_open_transaction_is_rolled_back(pooled: Connect, aurora: LocalAurora
     assert connection.execute("SELECT count(*) FROM kept").fetchone() == (0,)
 
 
-def test_what_is_asked_for_in_connect_holds_for_a_used_connection(pooled: Connect) -> None:
+def test_what_is_asked_for_in_connect_holds_for_a_used_connection(
+    pooled: Connect, provider: SqlAlchemyPooledConnectionProvider
+) -> None:
     """Row factories are often made for one call: they need no pool of their own."""
-    provider = pooled.keywords["connection_provider"]
     first = pooled(row_factory=lambda cursor: dict_row(cursor), autocommit=True)
     session = first.execute("SELECT pg_backend_pid() AS pid").fetchone()["pid"]
     first.close()
@@ -167,41 +181,29 @@ def test_exhaustion_says_what_to_do(pooled: Connect) -> None:
     pooled()
 
 
-def test_a_connection_that_is_forgotten_frees_its_place_at_once(pooled: Connect, aurora: LocalAurora) -> None:
-    gc.collect()
+def test_a_connection_that_is_forgotten_frees_its_place_at_once(unheld: Connect, pooled: Connect, aurora: LocalAurora) -> None:
     gc.disable()
     try:
         for _ in range(5):
-            connection = pooled()
+            connection = unheld()
             connection.execute("SELECT 1")
-            forget(pooled, connection)
             with pytest.warns(ResourceWarning, match="deleted while still open"):
                 del connection
     finally:
         gc.enable()
-    held = [pooled(), pooled()]
-    mine = sorted(map(backend, held))
+    mine = sorted(backend(connection) for connection in [pooled(), pooled()])
     eventually(lambda: sorted(sessions(aurora)) == mine, "the forgotten sessions to end")
 
 
-def forget(pooled: Connect, connection: Any) -> None:
-    """Take a connection from the list of those that the fixture closes."""
-    opened = pooled.func.__closure__  # type: ignore[attr-defined]
-    lists = [cell.cell_contents for cell in opened if isinstance(cell.cell_contents, list)]
-    lists[0].remove(connection)
-
-
-def test_a_cursor_keeps_a_forgotten_connection_alive(pooled: Connect) -> None:
+def test_a_cursor_keeps_a_forgotten_connection_alive(unheld: Connect, pooled: Connect) -> None:
     """As it does with the driver's own."""
-    connection = pooled()
+    connection = unheld()
     session, cursor = backend(connection), connection.cursor()
-    forget(pooled, connection)
     del connection
     assert cursor.execute("SELECT pg_backend_pid()").fetchone() == (session,)
     with pytest.warns(ResourceWarning, match="deleted while still open"):
         del cursor
-    pooled()
-    pooled()
+    assert backend(pooled()) != backend(pooled())
 
 
 def test_threads_share_a_provider(connect: Connect, make_pool: MakePool, aurora: LocalAurora) -> None:
@@ -252,7 +254,9 @@ def another_user(aurora: LocalAurora) -> Iterator[str]:
             admin.execute("DROP ROLE other")
 
 
-def test_users_and_databases_never_share(pooled: Connect, another_user: str, aurora: LocalAurora) -> None:
+def test_users_and_databases_never_share(
+    pooled: Connect, provider: SqlAlchemyPooledConnectionProvider, another_user: str, aurora: LocalAurora
+) -> None:
     seen = set()
     for user, password in ((aurora.user, aurora.password), ("other", "first")):
         for database in (aurora.database, "other"):
@@ -261,7 +265,6 @@ def test_users_and_databases_never_share(pooled: Connect, another_user: str, aur
                     row = connection.execute("SELECT current_user::text, current_database()::text").fetchone()
                     assert row == (user, database)
                     seen.add(backend(connection))
-    provider = pooled.keywords["connection_provider"]
     keys = provider.keys()
     assert len(seen) == provider.num_pools == len(keys) == 4
     assert {(key.extra, key.database) for key in keys} == {
@@ -271,14 +274,16 @@ def test_users_and_databases_never_share(pooled: Connect, another_user: str, aur
     assert aurora.password not in repr(keys)
 
 
-def test_a_new_password_is_used_for_new_connections(pooled: Connect, another_user: str, aurora: LocalAurora) -> None:
+def test_a_new_password_is_used_for_new_connections(
+    pooled: Connect, provider: SqlAlchemyPooledConnectionProvider, another_user: str, aurora: LocalAurora
+) -> None:
     first = pooled(user="other", password="first", dbname="other")
     with psycopg.connect(aurora.admin_dsn(aurora.writer.id), autocommit=True) as admin:
         admin.execute("ALTER ROLE other PASSWORD 'second'")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         pooled(user="other", password="first", dbname="other")
     second = pooled(user="other", password="second", dbname="other")
-    assert pooled.keywords["connection_provider"].num_pools == 1
+    assert provider.num_pools == 1
     assert backend(first) != backend(second)
 
 
@@ -373,16 +378,18 @@ def test_least_connections(connect: Connect, make_pool: MakePool, aurora: LocalA
 # -- the end of pools --------------------------------------------------------------------------------------------------------------
 
 
-def test_releasing_closes_what_is_idle_now_and_what_is_given_back_later(pooled: Connect, aurora: LocalAurora) -> None:
+def test_releasing_closes_what_is_idle_now_and_what_is_given_back_later(
+    pooled: Connect, provider: SqlAlchemyPooledConnectionProvider, aurora: LocalAurora
+) -> None:
     idle, lent = pooled(), pooled()
     idle.close()
-    ConnectionProviderManager.set_connection_provider(pooled.keywords["connection_provider"])
+    ConnectionProviderManager.set_connection_provider(provider)
     wrapper.release_resources()
     session = backend(lent)
     eventually(lambda: sessions(aurora) == [session], "the idle connection to be closed")
     lent.close()
     eventually(lambda: not sessions(aurora), "the other one to be closed when it is given back")
-    assert pooled.keywords["connection_provider"].num_pools == 0
+    assert provider.num_pools == 0
     assert backend(pooled()) != session
 
 
@@ -455,7 +462,7 @@ def test_a_hung_hosts_pool_gives_nothing(connect: Connect, make_pool: MakePool, 
     assert backend(connect("instance-2", **fast))
 
 
-def test_failover_with_a_pool(pooled: Connect, aurora: LocalAurora) -> None:
+def test_failover_with_a_pool(pooled: Connect, provider: SqlAlchemyPooledConnectionProvider, aurora: LocalAurora) -> None:
     old = aurora.writer
     connection, idle = pooled(), pooled()
     idle.close()
@@ -465,7 +472,6 @@ def test_failover_with_a_pool(pooled: Connect, aurora: LocalAurora) -> None:
         connection.execute("SELECT 1")
     new = aurora.writer
     assert connection.execute("SELECT aurora_db_instance_identifier()").fetchone() == (new.id,)
-    provider = pooled.keywords["connection_provider"]
     assert provider.pool_urls == {f"{host.endpoint}:{aurora.port}/" for host in (old, new)}
     session = backend(connection)
     connection.close()
@@ -560,3 +566,24 @@ def test_what_a_child_does_to_a_lent_connection_does_not_reach_the_parent(
     assert status == 0
     assert rows == [[1]]
     assert after == sorted(before)
+
+
+# -- the document ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_page_work(connect: Connect, make_pool: MakePool, aurora: LocalAurora) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "providers.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {"conninfo": aurora.dsn(aurora.writer.id)}
+    try:
+        for block in page.split("```python\n")[1:]:
+            exec(block.partition("```")[0], names)
+        connection = connect(aurora.writer.id)
+        session = backend(connection)
+        connection.execute("CREATE TEMP TABLE gone ()")
+        connection.close()
+        connection = connect(aurora.writer.id)
+        assert backend(connection) == session
+        assert connection.execute("SELECT to_regclass('gone')").fetchone() == (None,), "the hook did not discard it"
+    finally:
+        SessionStateTransferHandlers.clear_reset_session_state_on_close_func()
+        names["provider"].release_resources()
