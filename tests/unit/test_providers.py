@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -258,6 +259,31 @@ def test_releasing_the_wrappers_resources_releases_the_installed_provider() -> N
     connection.close()
     wrapper.release_resources()
     assert provider.num_pools == 0
+
+
+def test_a_child_does_not_touch_the_pool_that_its_parent_lent_from() -> None:
+    """Its locks may have been held by a thread of the parent's that does not exist in the child."""
+    script = """
+import os
+from tests.unit.test_providers import SqlAlchemyPooledConnectionProvider, lend
+
+provider = SqlAlchemyPooledConnectionProvider()
+pooled = lend(provider)
+connection = pooled.driver_connection
+(pool,) = provider._pools.copy().values()
+child = os.fork()
+if child == 0:
+    for end in (pooled.detach, pooled.close, pooled.invalidate):
+        end()
+    del connection
+    provider.release_resources()
+    os._exit(0 if pool.queue.checkedout() == 1 and provider.num_pools == 0 else 1)
+_, status = os.waitpid(child, 0)
+pooled.close()
+assert pool.queue.checkedout() == 0
+raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, cwd=Path(__file__).parents[2])
 
 
 def test_the_pool_of_the_presets_has_their_size() -> None:

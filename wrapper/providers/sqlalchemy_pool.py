@@ -118,7 +118,7 @@ class SqlAlchemyPooledConnectionProvider:
         except SQLAlchemyError as error:
             # A listener among the pool's arguments refused every connection.
             raise for_driver(AwsConnectError, driver_dialect.operational_error())(
-                f"the pool for {host_info.get_host_and_port()} gave no connection: {error}", error
+                f"the pool for {host_info.get_host_and_port()} gave no connection: {error}"
             ) from error
         try:
             driver_dialect.set_session_state(pooled.slot.driver_connection, SessionState(session))
