@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +33,16 @@ _STALE_CONNECTIONS = 100
 class Physical:
     """What is kept about a physical connection.
 
-    `proxy`: what a pool returned around it, None for a connection of our own. `pristine`: its session state when it was opened,
-    `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail. `pid`: the process that opened it.
+    `arguments`: what it was asked for with, a password among them. `proxy`: what a pool returned around it, None for a connection
+    of our own. `pristine`: its session state when it was opened, `last`: when it was given up. `failed`: the guard at the driver's
+    I/O point saw it fail. `pid`: the process that opened it.
     """
 
     host_info: HostInfo
     handle: Handle | None
     opened_at: float
     pristine: SessionState
+    arguments: Mapping[str, Any] = field(repr=False)
     proxy: Any = None
     role: RoleAnswer | None = None
     failed: BaseException | None = None
@@ -91,7 +93,7 @@ class PhysicalConnections:
         for _ in range(_STALE_CONNECTIONS):
             returned = provider.connect(self._target, self._driver, dialect, host_info, arguments)
             connection = self._driver.unwrap(returned)
-            physical = self._keep(connection, host_info, None if returned is connection else returned)
+            physical = self._keep(connection, host_info, arguments, None if returned is connection else returned)
             if physical.proxy is None or not self._is_stale(connection, physical):
                 return connection
             self.discard(connection)
@@ -101,7 +103,7 @@ class PhysicalConnections:
         """Open a connection that leads to no single TCP endpoint; nothing is kept about it."""
         return self._driver.unwrap(self._target(**self._driver.connect_arguments(props, self._settings)))
 
-    def _keep(self, connection: Any, host_info: HostInfo, proxy: Any) -> Physical:
+    def _keep(self, connection: Any, host_info: HostInfo, arguments: Mapping[str, Any], proxy: Any) -> Physical:
         # A pooled connection is as old as it is, not as its use by this wrapper connection.
         opened_at = connection.__dict__.setdefault("_opened_at", time.monotonic())
         handle = None
@@ -109,7 +111,7 @@ class PhysicalConnections:
             self._driver.guard(connection, self, self._settings["socket_timeout"])
             handle = self._handle(connection, host_info, opened_at)
         pristine = self._driver.session_state(connection)
-        physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, proxy)
+        physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, arguments, proxy)
         return physical
 
     def _handle(self, connection: Any, host_info: HostInfo, opened_at: float) -> Handle | None:

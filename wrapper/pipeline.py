@@ -19,7 +19,6 @@ from wrapper.plugin import (
     NOTIFY_CONNECTION_CHANGED,
     NOTIFY_HOST_LIST_CHANGED,
     Call,
-    CanReleaseResources,
     ConnectionEvent,
     HostEvent,
     OldConnectionSuggestedAction,
@@ -274,8 +273,9 @@ class PluginManager:
     def release_resources(self) -> None:
         """Let every plugin that holds something let go of it."""
         for plugin in self.plugins:
-            if isinstance(plugin, CanReleaseResources):
-                plugin.release_resources()
+            release = getattr(plugin, "release_resources", None)
+            if release is not None:
+                release()
 
 
 __all__ = [

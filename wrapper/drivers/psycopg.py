@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -156,6 +156,12 @@ def _literal(pgconn: Any, text: str) -> bytes:
     return literal
 
 
+@lru_cache(maxsize=32)
+def _connect_keywords(target: Callable[..., Any]) -> frozenset[str]:
+    """Every keyword argument of a connect function."""
+    return frozenset(inspect.signature(target).parameters) | {"database"}
+
+
 @cache
 def _libpq_keywords() -> dict[str, str | None]:
     """Every keyword that libpq knows, with the value its environment gives it."""
@@ -193,7 +199,7 @@ class PsycopgDialect:
     )
 
     def __init__(self, target: Callable[..., Any]) -> None:
-        self._keywords = frozenset(inspect.signature(target).parameters) | {"database"}
+        self._keywords = _connect_keywords(target)
 
     @staticmethod
     def recognises(target: Callable[..., Any]) -> bool:

@@ -26,7 +26,7 @@ from wrapper.errors import (
     for_driver,
 )
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.monitor.generation import GENERATION
+from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
 from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Waiting is a sleep-and-look loop on one integer: it works with threads, gevent, signals and thread-less uwsgi.
-_LOOK_INTERVAL = 0.005
 # A host that answered this recently is connected to at once; otherwise a pre-flight bounds the wait for one that has died since. It
 # costs the server a process, which matters when many connections arrive at a new writer together.
 _FRESH_PROOF = 0.1
@@ -259,11 +257,7 @@ class FailoverV2Plugin(Plugin):
                 if now - reported_at >= _REPORT_INTERVAL:
                     reported_at = now
                     self._report(lost, "network")
-                until = min(now + _REPORT_INTERVAL, plan.deadline)
-                if not step.search:
-                    until = min(until, plan.started + plan.direct_after)
-                while GENERATION[0] == seen and time.monotonic() < until:
-                    time.sleep(_LOOK_INTERVAL)
+                wait_for_change(seen, min(step.until, now + _REPORT_INTERVAL) - time.monotonic())
 
     def _admission_delay(self, lost: str) -> float:
         """Seconds by which to put off the first attempt, so that many connections that move at once are spread out."""

@@ -395,13 +395,15 @@ class Cluster:
                 session.execute(_END_SESSIONS)
         self.publish()
         timings["published"] = time.monotonic() - started
+        return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "timings": timings}
+
+    def repoint(self) -> None:
+        """Have the readers follow the writer; one that hangs or is down finds it when it comes back."""
         for reader in self._readers():
-            if reader is not old:
-                reader.server.follow(new.server, reader.id)  # one that hangs or is down finds it when it comes back
+            if not reader.server.was_writer:
+                reader.server.follow(self._writer.server, reader.id)
                 if reader.server.is_running and not reader.server.is_hung:
                     reader.server.reload()
-        timings["repointed"] = time.monotonic() - started
-        return {"old_writer": old.id, "new_writer": new.id, "timings": timings}
 
     def _candidate(self, target: str | None) -> Instance:
         if target is None:
