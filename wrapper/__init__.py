@@ -72,6 +72,13 @@ def release_resources() -> None:
     """Stop what the wrapper runs in this process. Open connections go on working; the next new one starts it again."""
     import sys
 
+    # What was never imported runs nothing.
+    profiles = sys.modules.get("wrapper.profiles")
+    if profiles is not None:
+        profiles.release_providers()
+    providers = sys.modules.get("wrapper.providers.base")
+    if providers is not None:
+        providers.ConnectionProviderManager.release_resources()
     client = sys.modules.get("wrapper.monitor.client")
     if client is not None:
         client.close_client()

@@ -201,7 +201,6 @@ class AwsWrapperConnection:
         confirmed = service.introduce(connection, needs_role=False)
         # The old one is the parent's: not ours to close.
         service.connections.leave_to_parent(old)
-        _inherited.append(old)
         service.set_current_connection(connection, confirmed, dispose=False)
         object.__setattr__(self, "_pid", os.getpid())
         if in_transaction:
@@ -312,7 +311,7 @@ class AwsWrapperConnection:
         service: PluginService = self._service
         target = self._target
         if service.connections.release(target):
-            # The driver's connection serves others from now on.
+            # The driver's connection serves others from now on, or belongs to our parent.
             object.__setattr__(self, "_target", service.driver_dialect.closed(target))
             self._cursors.refuse()
         self.release_resources()
@@ -391,7 +390,3 @@ def _leading_here(transaction_class: Any) -> Any:
         (transaction_class,),
         {"connection": property(connection), "__module__": transaction_class.__module__},
     )
-
-
-# Connections of the process that this one was forked from: kept, so that nothing closes or rolls them back here.
-_inherited: list[Any] = []

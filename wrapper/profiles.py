@@ -144,6 +144,14 @@ def provider_of(profile: ConfigurationProfile) -> Any:
     return _made[key]
 
 
+def release_providers() -> None:
+    """Let the providers that were made for profiles in this process go of what they hold: pooled ones close their idle
+    connections."""
+    for (pid, *_), provider in list(_made.items()):
+        if pid == os.getpid() and hasattr(provider, "release_resources"):
+            provider.release_resources()
+
+
 def _makes_provider(provider: Any) -> bool:
     """Whether this is a callable that makes a provider, such as a class, rather than one itself."""
     return isinstance(provider, type) or (callable(provider) and not hasattr(provider, "connect"))

@@ -28,6 +28,8 @@ class DriverDialect(Protocol):
     default_plugins: ClassVar[str]
     # Methods that reach the network, by the names plugins subscribe to.
     network_bound_methods: ClassVar[frozenset[str]]
+    # Attributes of its connections that an application may set at any time; some are arguments of its connect function too.
+    session_attributes: ClassVar[tuple[str, ...]]
     # Whether leaving `with connection:` commits.
     commits_on_exit: ClassVar[bool]
 

@@ -181,6 +181,7 @@ class PsycopgDialect:
     engine: ClassVar[str] = "postgresql"
     default_plugins: ClassVar[str] = "failover_v2,host_monitoring_v2"
     commits_on_exit: ClassVar[bool] = True
+    session_attributes: ClassVar[tuple[str, ...]] = _SESSION_ATTRIBUTES
     network_bound_methods: ClassVar[frozenset[str]] = frozenset(
         {
             "Connection.commit",
