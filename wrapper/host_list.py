@@ -9,12 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapper.hosts import HostInfo
-from wrapper.monitor.generation import GENERATION
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
-# Waiting for news is a sleep-and-look loop on one integer, as in a failover.
+# Waiting for news is a sleep-and-look loop, as in a failover.
 _LOOK_INTERVAL = 0.005
 # Seconds that an exclusion holds without being renewed.
 _RESTRICTION_LIFE = 300.0
@@ -71,19 +70,20 @@ class SharedHostList:
             return False
         asked_at = time.monotonic()
         service.client.report(service.watch, service.watch.key, "refresh")
-        if not service.client.is_live:
-            service.search_directly()
-        deadline = asked_at + timeout_sec
-        while True:
-            seen = GENERATION[0]
-            for view in service.views:
-                keys = view.health if not should_verify_writer else filter(None, (view.topology.writer,))
-                if any((view.proved(key) or 0.0) > asked_at for key in keys):
-                    return True
-            while GENERATION[0] == seen:
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(_LOOK_INTERVAL)
+        while not self._has_proved_since(asked_at, should_verify_writer):
+            if time.monotonic() >= asked_at + timeout_sec:
+                return False
+            if not service.client.is_live:
+                service.search_directly()
+            time.sleep(_LOOK_INTERVAL)
+        return True
+
+    def _has_proved_since(self, at: float, should_be_writer: bool) -> bool:
+        for view in self._service.views:
+            keys = filter(None, (view.topology.writer,)) if should_be_writer else view.health
+            if any((view.proved(key) or 0.0) > at for key in keys):
+                return True
+        return False
 
     def get_cluster_id(self) -> str:
         state = self._service.cluster

@@ -164,3 +164,12 @@ class CanReleaseResources(Protocol):
     """A plugin that holds something to let go of when its connection closes."""
 
     def release_resources(self) -> None: ...
+
+
+@runtime_checkable
+class SupervisesPlugins(Protocol):
+    """A plugin that looks over the shoulders of the others in its chain."""
+
+    def supervise(self, plugin: Plugin) -> Plugin:
+        """Return what the pipelines are to run for a plugin of the chain: the plugin itself, or one that runs it."""
+        ...

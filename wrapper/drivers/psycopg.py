@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from wrapper.dialects.base import InstanceTemplate
 from wrapper.dialects.postgresql import DETECT_QUERY, detect
 from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_session
 from wrapper.drivers.base import FailureListener
-from wrapper.drivers.classify import ErrorKind
+from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
@@ -57,7 +58,15 @@ _NOT_FOR_PROBES = frozenset(
 # Looser than any verdict: what ends a connection to a vanished host when no monitor runs.
 _TCP_USER_TIMEOUT_MS = 15000
 _OPEN = frozenset({pq.TransactionStatus.ACTIVE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
+# A URI with an "@" behind its user and password, which to libpq end at the first "@" before any "/".
+_STRAY_AT = re.compile(r"postgres(ql)?://([^@/]*@|(?![^@/]*@))[^?@]*@")
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+
+
+@lru_cache(maxsize=32)
+def _connect_keywords(target: Callable[..., Any]) -> frozenset[str]:
+    """Every keyword argument of a connect function."""
+    return frozenset(inspect.signature(target).parameters) | {"database"}
 
 
 @cache
@@ -76,6 +85,7 @@ class PsycopgDialect:
     engine: ClassVar[str] = "postgresql"
     default_plugins: ClassVar[str] = "failover_v2,host_monitoring_v2"
     commits_on_exit: ClassVar[bool] = True
+    session_attributes: ClassVar[tuple[str, ...]] = psycopg_session.ATTRIBUTES
     network_bound_methods: ClassVar[frozenset[str]] = frozenset(
         {
             "Connection.commit",
@@ -96,7 +106,7 @@ class PsycopgDialect:
     )
 
     def __init__(self, target: Callable[..., Any]) -> None:
-        self._keywords = frozenset(inspect.signature(target).parameters) | {"database"}
+        self._keywords = _connect_keywords(target)
 
     @staticmethod
     def recognises(target: Callable[..., Any]) -> bool:
@@ -114,6 +124,9 @@ class PsycopgDialect:
         return name in self._keywords or name in _libpq_keywords()
 
     def parse_conninfo(self, text: str) -> dict[str, Any]:
+        if _STRAY_AT.match(text):
+            # libpq would take a part of the password for the host, port or database, and everybody would show it.
+            raise AwsWrapperError('the connection URI has an "@" too many: in user and password, write "@" as %40 and "/" as %2F')
         try:
             return dict(conninfo_to_dict(text))
         except psycopg.ProgrammingError:
@@ -256,10 +269,13 @@ class PsycopgDialect:
     # -- errors ----------------------------------------------------------------------------------------------------------------
 
     def classify(self, error: BaseException) -> ErrorKind:
-        return psycopg_errors.classify(error)
+        return ExceptionManager.decide(psycopg_errors.classify(error), error)
 
     def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
-        return psycopg_errors.classify_sqlstate(sqlstate)
+        return ExceptionManager.decide(psycopg_errors.classify_sqlstate(sqlstate), sql_state=sqlstate)
+
+    def is_overruled(self, error: BaseException) -> bool:
+        return self.classify(error) is not psycopg_errors.classify(error)
 
     def error(self) -> type[Exception]:
         return psycopg.Error

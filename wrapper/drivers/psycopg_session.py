@@ -12,8 +12,11 @@ from wrapper.session_state import SessionState
 
 # How the next transactions are to be.
 _SESSION_ATTRIBUTES = ("autocommit", "isolation_level", "read_only", "deferrable")
-# What an application makes of the connection as an object; `_adapters` is None until somebody asks for `adapters`.
-_OBJECT_ATTRIBUTES = ("row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold", "prepared_max", "_adapters")
+# What an application makes of the connection as an object.
+_OBJECT_ATTRIBUTES = ("row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold", "prepared_max")
+ATTRIBUTES = (*_SESSION_ATTRIBUTES, *_OBJECT_ATTRIBUTES)
+# Is None until somebody asks for `adapters`.
+_ADAPTERS = "_adapters"
 _HANDLERS = ("_notice_handlers", "_notify_handlers")
 # What psycopg_pool keeps on a connection; without it a switched connection would never go back to its pool.
 _POOL_ATTRIBUTES = ("_pool", "_created_at", "_expire_at")
@@ -45,7 +48,7 @@ def reported(pgconn: Any) -> Reported:
 
 def session_state(connection: Any) -> SessionState:
     """Return what holds outside of the open transaction: what was set inside goes with it, and was SET LOCAL perhaps."""
-    attributes = {name: getattr(connection, name) for name in (*_SESSION_ATTRIBUTES, *_OBJECT_ATTRIBUTES)}
+    attributes = {name: getattr(connection, name) for name in (*ATTRIBUTES, _ADAPTERS)}
     attributes.update((name, tuple(getattr(connection, name))) for name in _HANDLERS)
     try:
         values = getattr(connection, BEFORE_TRANSACTION, None) or reported(connection.pgconn)
@@ -72,7 +75,7 @@ def set_session_state(connection: Any, state: SessionState) -> None:
 
 def adopt(old: Any, new: Any) -> None:
     """Have `new` be the same object to the application as `old`."""
-    for name in _OBJECT_ATTRIBUTES:
+    for name in (*_OBJECT_ATTRIBUTES, _ADAPTERS):
         setattr(new, name, getattr(old, name))
     for name in _HANDLERS:
         setattr(new, name, list(getattr(old, name)))

@@ -155,10 +155,14 @@ class FailoverV2Plugin(Plugin):
         if physical is None:
             return
         kind = self._driver.classify(error)
+        if kind not in (ErrorKind.READ_ONLY, ErrorKind.NETWORK):
+            return
+        # What the application's own handler says is not second-guessed.
+        is_certain = self._driver.is_overruled(error)
         if kind is ErrorKind.READ_ONLY and self.mode is FailoverMode.STRICT_WRITER:
-            if self._is_demoted(connection, physical):
+            if is_certain or self._is_demoted(connection, physical):
                 self._fail_over("read_only", in_transaction, outcome, error)
-        elif kind is ErrorKind.NETWORK and self._is_lost(connection, physical, error):
+        elif kind is ErrorKind.NETWORK and (is_certain or self._is_lost(connection, physical, error)):
             self._fail_over("network", in_transaction, outcome, error)
 
     def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
