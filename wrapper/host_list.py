@@ -9,12 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapper.hosts import HostInfo
+from wrapper.monitor.generation import GENERATION, wait_for_change
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
-# Waiting for news is a sleep-and-look loop, as in a failover.
-_LOOK_INTERVAL = 0.005
+# Seconds after which a search that nobody else keeps going is asked for again.
+_SEARCH_RENEWAL = 0.5
 # Seconds that an exclusion holds without being renewed.
 _RESTRICTION_LIFE = 300.0
 
@@ -70,13 +71,16 @@ class SharedHostList:
             return False
         asked_at = time.monotonic()
         service.client.report(service.watch, service.watch.key, "refresh")
-        while not self._has_proved_since(asked_at, should_verify_writer):
-            if time.monotonic() >= asked_at + timeout_sec:
+        while True:
+            seen = GENERATION[0]
+            if self._has_proved_since(asked_at, should_verify_writer):
+                return True
+            time_left = asked_at + timeout_sec - time.monotonic()
+            if time_left <= 0:
                 return False
             if not service.client.is_live:
                 service.search_directly()
-            time.sleep(_LOOK_INTERVAL)
-        return True
+            wait_for_change(seen, min(time_left, _SEARCH_RENEWAL))
 
     def _has_proved_since(self, at: float, should_be_writer: bool) -> bool:
         for view in self._service.views:

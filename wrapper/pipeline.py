@@ -25,7 +25,6 @@ from wrapper.plugin import (
     OldConnectionSuggestedAction,
     Plugin,
     PluginFactory,
-    SupervisesPlugins,
 )
 from wrapper.settings import Settings
 
@@ -193,8 +192,9 @@ class PluginManager:
         # What the pipelines run for each plugin: itself, unless another one supervises it.
         self._links = self.plugins
         for plugin in self.plugins:
-            if isinstance(plugin, SupervisesPlugins):
-                self._links = [plugin.supervise(link) for link in self._links]
+            supervise = getattr(plugin, "supervise", None)
+            if supervise is not None:
+                self._links = [supervise(link) for link in self._links]
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         return [

@@ -131,16 +131,18 @@ class PluginService:
         return self._run_connect(FORCE_CONNECT, host_info, props, plugin_to_skip)
 
     def _run_connect(self, pipeline: str, host_info: HostInfo | None, props: dict[str, Any], skip: Plugin | None) -> Any:
-        if host_info is None:
-            return self.connections.open_elsewhere(props)
+        """`host_info` is None where the parameters lead to no single TCP endpoint; plugins see the driver's `host` then."""
 
-        def end(host_info: HostInfo, props: dict[str, Any]) -> Any:
+        def end(found: HostInfo, props: dict[str, Any]) -> Any:
+            if host_info is None:
+                return self.connections.open_elsewhere(props)
             manager = self.provider_manager
-            provider = manager.default_provider if pipeline == FORCE_CONNECT else manager.get_connection_provider(host_info, props)
-            return self._open(host_info, props, provider)
+            provider = manager.default_provider if pipeline == FORCE_CONNECT else manager.get_connection_provider(found, props)
+            return self._open(found, props, provider)
 
         initial = self.current_connection is None
-        return self.manager.connect(pipeline, self, host_info, props, initial, end, skip)
+        shown = host_info or HostInfo(str(props.get("host") or ""), role=HostRole.UNKNOWN)
+        return self.manager.connect(pipeline, self, shown, props, initial, end, skip)
 
     def _open(self, host_info: HostInfo, props: dict[str, Any], provider: ConnectionProvider) -> Any:
         try:

@@ -93,6 +93,14 @@ def test_a_plugin_sees_calls_and_may_change_the_connect(connect: Connect) -> Non
     assert "Connection.transaction" in [event[0] for event in seen]
 
 
+def test_a_plugin_sees_connections_that_lead_to_no_single_endpoint(connect: Connect, aurora: LocalAurora) -> None:
+    hosts = ",".join([aurora.writer.address] * 2)
+    ports = ",".join([str(aurora.port)] * 2)
+    connection = connect(plugins="observer", host=hosts, hostaddr=hosts, port=ports)
+    assert ("connect", hosts, True) in seen
+    assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("observed",)
+
+
 def test_notifications_after_a_failover(watched: Connect, aurora: LocalAurora) -> None:
     connection = watched(plugins="observer,failover_v2")
     old, new = aurora.writer, aurora.readers[0]
