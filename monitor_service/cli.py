@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wrapper.monitor.paths import MonitorPaths
 
+logger = logging.getLogger(__name__)
+
 EXIT_OK = 0
 EXIT_TROUBLE = 1
 EXIT_USAGE = 2
@@ -132,7 +134,7 @@ def _run(options: argparse.Namespace) -> int:
     election = Election(paths)
     if not election.try_acquire():
         if options.on_demand:
-            logging.getLogger(__name__).info("a monitor runs already in %s", paths.directory)
+            logger.info("a monitor runs already in %s", paths.directory)
             return EXIT_OK
         _wait_for_lock(paths, election)
     _raise_descriptor_limit()
@@ -153,7 +155,6 @@ def _wait_for_lock(paths: MonitorPaths, election: object) -> None:
     from wrapper.monitor.messages import Ok, Refused, StopRequest
 
     assert isinstance(election, Election)
-    logger = logging.getLogger(__name__)
     logger.info("another monitor runs in %s: waiting for its end", paths.directory)
     ask_at = 0.0
     while not election.try_acquire():

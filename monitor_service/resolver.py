@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 import socket
 import threading
 from dataclasses import dataclass
 from time import monotonic
 
 from wrapper.resolver import static_address
-
-logger = logging.getLogger(__name__)
 
 # Look-ups in flight, each on a thread of its own: a hung one holds its thread until the C library gives up.
 MAX_LOOKUPS = 32

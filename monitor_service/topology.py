@@ -22,6 +22,8 @@ FAST_AFTER_CHANGE = 30.0
 FAST_AFTER_ALARM = 2.0
 # A worker that could not write, or found another role than promised, doubts the writer whatever host it talked to.
 _ROLE_ERRORS = frozenset({"read_only", "wrong_role"})
+# Nothing failed: a worker wants every host asked anew, and doubts none.
+REFRESH = "refresh"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,8 @@ def on_table(view: View, hosts: tuple[TopologyHost, ...], read_from: str, now: f
 
 def on_report(view: View, key: str, error: str, at: float, now: float) -> tuple[View, list[Note]]:
     """Return the view after a worker's hint that its connection to host `key` failed at `at`."""
+    if error == REFRESH:
+        return view, []
     writer = view.writer.writer
     if error not in _ROLE_ERRORS and key != writer and view.is_topology_aware and writer is not None:
         return view, []

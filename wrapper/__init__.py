@@ -13,6 +13,7 @@ from wrapper.version import __version__
 if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
     from wrapper.cursor import AwsWrapperCursor
+    from wrapper.drivers.classify import ExceptionHandler, ExceptionManager
     from wrapper.errors import (
         AwsConnectError,
         AwsWrapperError,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "AwsWrapperConnection": "wrapper.connection",
     "AwsWrapperCursor": "wrapper.cursor",
+    "ExceptionHandler": "wrapper.drivers.classify",
+    "ExceptionManager": "wrapper.drivers.classify",
     "HostAvailability": "wrapper.hosts",
     "HostInfo": "wrapper.hosts",
     "HostRole": "wrapper.hosts",
@@ -69,6 +72,13 @@ def release_resources() -> None:
     """Stop what the wrapper runs in this process. Open connections go on working; the next new one starts it again."""
     import sys
 
+    # What was never imported runs nothing.
+    profiles = sys.modules.get("wrapper.profiles")
+    if profiles is not None:
+        profiles.release_providers()
+    providers = sys.modules.get("wrapper.providers.base")
+    if providers is not None:
+        providers.ConnectionProviderManager.release_resources()
     client = sys.modules.get("wrapper.monitor.client")
     if client is not None:
         client.close_client()
@@ -94,6 +104,8 @@ __all__ = [
     "DataError",
     "DatabaseError",
     "Error",
+    "ExceptionHandler",
+    "ExceptionManager",
     "FailoverError",
     "FailoverFailedError",
     "FailoverSuccessError",

@@ -64,7 +64,7 @@ class KnownCluster:
     @property
     def local(self) -> ClusterState | None:
         """What sessions of this process learned."""
-        return self.client.local.get(self.watch.key) if self.watch is not None and self.is_followed else None
+        return self.client.own_view(self.watch) if self.watch is not None and self.is_followed else None
 
     def learn(self, state: ClusterState) -> None:
         """Keep what a session of this process found out."""
@@ -113,14 +113,14 @@ class KnownCluster:
     def hosts(self) -> tuple[HostInfo, ...]:
         """Every member, the writer as it proved itself; empty while nothing is known."""
         state = self.state
-        return () if state is None else tuple(self._host_info(state, member) for member in state.topology.hosts)
+        return () if state is None else tuple(self.host_info(state, member) for member in state.topology.hosts)
 
     def host_by_key(self, key: str) -> HostInfo:
         """Return the host with this key, as well as it is known."""
         for view in self.views:
             member = view.topology.member(key)
             if member is not None:
-                return self._host_info(view, member)
+                return self.host_info(view, member)
         return HostInfo(*split_host_key(key), role=HostRole.UNKNOWN)
 
     def host_at(self, address: str, port: int) -> HostInfo | None:
@@ -133,9 +133,10 @@ class KnownCluster:
             for member in state.topology.hosts
             if member.port == port and address == (static_address(member.host) or _address_of(state, member))
         ]
-        return self._host_info(state, found[0]) if len(found) == 1 else None
+        return self.host_info(state, found[0]) if len(found) == 1 else None
 
-    def _host_info(self, state: ClusterState, member: TopologyHost) -> HostInfo:
+    def host_info(self, state: ClusterState, member: TopologyHost) -> HostInfo:
+        """Return a member as a state knows it."""
         health = state.health.get(member.key)
         role = HostRole.parse(health.role if health is not None and health.proved_at is not None else member.role)
         if state.topology.writer is not None:

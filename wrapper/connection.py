@@ -10,16 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from wrapper.conninfo import extract
+from wrapper.configuration import configuration_of
 from wrapper.cursor import Cursors, wrapped
-from wrapper.drivers import driver_dialect_for
-from wrapper.errors import AwsWrapperError, TransactionResolutionUnknownError, for_driver
+from wrapper.errors import TransactionResolutionUnknownError, for_driver
 from wrapper.monitor.generation import GENERATION
-from wrapper.pipeline import parse_plugins
 from wrapper.plugin import Call, ConnectionEvent, Plugin
 from wrapper.plugin_service import PluginService
-from wrapper.profiles import DriverConfigurationProfiles, apply, chosen_plugins, provider_of
-from wrapper.settings import is_foreign_to_driver, merge, split
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,23 +118,12 @@ class AwsWrapperConnection:
         arguments win over it. See docs/parameters.md for the parameters. Raises `AwsWrapperError` for a parameter that is
         unknown or not valid, and whatever the driver raises when it cannot connect.
         """
-        driver_dialect = driver_dialect_for(target)
+        configuration = configuration_of(target, conninfo or "", kwargs)
         assert target is not None
-        ours, text = extract(conninfo or "", is_foreign_to_driver)
-        given = merge({**driver_dialect.parse_conninfo(text), **ours}, kwargs)
-        profile = DriverConfigurationProfiles.get_profile(given["profile_name"]) if given.get("profile_name") else None
-        if profile is not None:
-            given = apply(profile, given)
-        settings, parameters = split(given, driver_dialect.knows_parameter)
-        forced = settings["wrapper_driver_dialect"]
-        if forced not in (None, driver_dialect.code):
-            raise AwsWrapperError(f"wrapper_driver_dialect={forced!r} does not fit {target!r}: expected {driver_dialect.code}")
-        plugins = parse_plugins(chosen_plugins(settings["plugins"], profile, driver_dialect.default_plugins))
-        provider = settings["connection_provider"] or (None if profile is None else provider_of(profile))
-        service = PluginService(target, driver_dialect, parameters, settings, plugins, provider)
-        service.manager.init_host_provider(service, settings, lambda: None)
+        service = PluginService(target, configuration)
+        service.manager.init_host_provider(service, configuration.settings, lambda: None)
         host_info = service.initial_connection_host_info
-        connection = service.connect(host_info, dict(parameters))
+        connection = service.connect(host_info, dict(service.parameters))
         wrapper = AwsWrapperConnection(service, connection)
         try:
             if service.physical(connection) is not None and service.manager.plugins:
@@ -216,7 +201,6 @@ class AwsWrapperConnection:
         confirmed = service.introduce(connection, needs_role=False)
         # The old one is the parent's: not ours to close.
         service.connections.leave_to_parent(old)
-        _inherited.append(old)
         service.set_current_connection(connection, confirmed, dispose=False)
         object.__setattr__(self, "_pid", os.getpid())
         if in_transaction:
@@ -327,7 +311,7 @@ class AwsWrapperConnection:
         service: PluginService = self._service
         target = self._target
         if service.connections.release(target):
-            # The driver's connection serves others from now on.
+            # The driver's connection serves others from now on, or belongs to our parent.
             object.__setattr__(self, "_target", service.driver_dialect.closed(target))
             self._cursors.refuse()
         self.release_resources()
@@ -406,7 +390,3 @@ def _leading_here(transaction_class: Any) -> Any:
         (transaction_class,),
         {"connection": property(connection), "__module__": transaction_class.__module__},
     )
-
-
-# Connections of the process that this one was forked from: kept, so that nothing closes or rolls them back here.
-_inherited: list[Any] = []

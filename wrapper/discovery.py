@@ -67,12 +67,12 @@ class Discovery:
         local = self._cluster.local
         if local is None:
             self._discover(connection, physical)
-            self._offer(connection)
+            self._offer(connection, physical)
         else:
             self.database_dialect = self.database_dialect or DIALECTS[local.dialect]
             if not self._recognise(connection, physical, needs_role):
                 self._prove(physical, local, self._driver.ask_role(connection, self.dialect, self._timeout))
-            self._offer(connection)
+            self._offer(connection, physical)
         if physical.handle is not None:
             physical.handle.key = physical.host_info.key
             physical.handle.to_writer = self._leads_to_writer(physical)
@@ -86,7 +86,8 @@ class Discovery:
             return False
         host = physical.host_info
         reported = self._driver.reported_role(connection)
-        if state.topology.member(host.key) is None:
+        listed = state.topology.member(host.key)
+        if listed is None:
             # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
             address = self._driver.peer_address(connection)
             member = None if address is None else self._cluster.host_at(address, host.port)
@@ -94,7 +95,7 @@ class Discovery:
                 return False
             physical.host_info = member
         elif reported is not None:
-            physical.host_info = self._cluster.host_by_key(host.key).with_role(reported)
+            physical.host_info = self._cluster.host_info(state, listed).with_role(reported)
         else:
             return not needs_role
         return True
@@ -119,6 +120,7 @@ class Discovery:
                 watch.host,
                 ", ".join(member.id for member in members),
             )
+        logger.debug("%s leads to a %s database: %s", watch.host, dialect.code, ", ".join(member.key for member in members))
         self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic()), answer)
 
     def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:
@@ -127,12 +129,13 @@ class Discovery:
         named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
         if named is None and len(cluster.topology.hosts) == 1:
             named = cluster.topology.hosts[0]
-        if named is not None and cluster.topology.member(physical.host_info.key) is None:
-            physical.host_info = HostInfo(named.host, named.port, answer.role, host_id=named.id or None)
+        member = cluster.topology.member(physical.host_info.key) or named
+        if member is not None:
+            physical.host_info = HostInfo(member.host, member.port, weight=member.weight, host_id=member.id or None)
         physical.host_info = physical.host_info.with_role(answer.role)
         self._cluster.learn(with_proof(cluster, physical.host_info.key, answer, time.monotonic()))
 
-    def _offer(self, connection: Any) -> None:
+    def _offer(self, connection: Any, physical: Physical) -> None:
         """Ask the monitor to watch the cluster, with the login values of this connection."""
         local = self._cluster.local
         assert self._cluster.watch is not None
@@ -145,8 +148,18 @@ class Discovery:
             instance_template=template.pattern if template.port is None else f"{template.pattern}:{template.port}",
             connect_timeout=self._settings["connect_timeout"],
         )
-        offer = Offer({**self._driver.login_values(connection), **self._monitoring_overrides()})
-        self._cluster.client.watch(self._cluster.watch, self.dialect.code, self._driver.code, settings, local.topology, offer)
+        overrides = self._monitoring_overrides()
+        # A pooled connection may have been opened with an older one.
+        password = {name: value for name, value in physical.arguments.items() if name == "password"}
+        self._cluster.client.watch(
+            self._cluster.watch,
+            self.dialect.code,
+            self._driver.code,
+            settings,
+            local.topology,
+            (physical.arguments, overrides),
+            lambda: Offer({**self._driver.login_values(connection), **password, **overrides}),
+        )
 
     def _monitoring_overrides(self) -> dict[str, Any]:
         overrides: dict[str, Any] = {}

@@ -9,13 +9,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapper.hosts import HostInfo
-from wrapper.monitor.generation import GENERATION
+from wrapper.monitor.generation import GENERATION, wait_for_change
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
-# Waiting for news is a sleep-and-look loop on one integer, as in a failover.
-_LOOK_INTERVAL = 0.005
+# Seconds after which a search that nobody else keeps going is asked for again.
+_SEARCH_RENEWAL = 0.5
 # Seconds that an exclusion holds without being renewed.
 _RESTRICTION_LIFE = 300.0
 
@@ -71,19 +71,23 @@ class SharedHostList:
             return False
         asked_at = time.monotonic()
         service.client.report(service.watch, service.watch.key, "refresh")
-        if not service.client.is_live:
-            service.search_directly()
-        deadline = asked_at + timeout_sec
         while True:
             seen = GENERATION[0]
-            for view in service.views:
-                keys = view.health if not should_verify_writer else filter(None, (view.topology.writer,))
-                if any((view.proved(key) or 0.0) > asked_at for key in keys):
-                    return True
-            while GENERATION[0] == seen:
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(_LOOK_INTERVAL)
+            if self._has_proved_since(asked_at, should_verify_writer):
+                return True
+            time_left = asked_at + timeout_sec - time.monotonic()
+            if time_left <= 0:
+                return False
+            if not service.client.is_live:
+                service.search_directly()
+            wait_for_change(seen, min(time_left, _SEARCH_RENEWAL))
+
+    def _has_proved_since(self, at: float, should_be_writer: bool) -> bool:
+        for view in self._service.views:
+            keys = filter(None, (view.topology.writer,)) if should_be_writer else view.health
+            if any((view.proved(key) or 0.0) > at for key in keys):
+                return True
+        return False
 
     def get_cluster_id(self) -> str:
         state = self._service.cluster

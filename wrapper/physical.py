@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from wrapper.cluster import KnownCluster
@@ -15,9 +16,9 @@ from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.hosts import HostInfo
-from wrapper.monitor.handles import Handle
+from wrapper.monitor.handles import Handle, is_severed
 from wrapper.providers.base import ConnectionProvider
-from wrapper.session_state import SessionState, SessionStateTransferHandlers, TrackedSession
+from wrapper.session_state import Hook, SessionState, SessionStateTransferHandlers, TrackedSession
 from wrapper.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,18 +33,26 @@ _STALE_CONNECTIONS = 100
 class Physical:
     """What is kept about a physical connection.
 
-    `proxy`: what a pool returned around it, None for a connection of our own. `pristine`: its session state when it was opened,
-    `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail.
+    `arguments`: what it was asked for with, a password among them. `proxy`: what a pool returned around it, None for a connection
+    of our own. `pristine`: its session state when it was opened, `last`: when it was given up. `failed`: the guard at the driver's
+    I/O point saw it fail. `pid`: the process that opened it.
     """
 
     host_info: HostInfo
     handle: Handle | None
     opened_at: float
     pristine: SessionState
+    arguments: Mapping[str, Any] = field(repr=False)
     proxy: Any = None
     role: RoleAnswer | None = None
     failed: BaseException | None = None
     last: SessionState | None = None
+    pid: int = field(default_factory=os.getpid)
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child and the connection is its parent's: not ours to close, nor to roll back."""
+        return self.pid != os.getpid()
 
 
 class PhysicalConnections:
@@ -84,26 +93,33 @@ class PhysicalConnections:
         for _ in range(_STALE_CONNECTIONS):
             returned = provider.connect(self._target, self._driver, dialect, host_info, arguments)
             connection = self._driver.unwrap(returned)
-            physical = self._keep(connection, host_info, None if returned is connection else returned)
-            if physical.proxy is None or not self._is_stale(physical):
+            physical = self._keep(connection, host_info, arguments, None if returned is connection else returned)
+            if physical.proxy is None or not self._is_stale(connection, physical):
                 return connection
             self.discard(connection)
         raise self._driver.operational_error()(f"the pool for {host_info.get_host_and_port()} gives nothing but dead connections")
 
     def open_elsewhere(self, props: dict[str, Any]) -> Any:
         """Open a connection that leads to no single TCP endpoint; nothing is kept about it."""
-        return self._driver.unwrap(self._target(**self._driver.connect_arguments(props, self._settings)))
+        connection = self._driver.unwrap(self._target(**self._driver.connect_arguments(props, self._settings)))
+        self._guard(connection)
+        return connection
 
-    def _keep(self, connection: Any, host_info: HostInfo, proxy: Any) -> Physical:
+    def _keep(self, connection: Any, host_info: HostInfo, arguments: Mapping[str, Any], proxy: Any) -> Physical:
         # A pooled connection is as old as it is, not as its use by this wrapper connection.
         opened_at = connection.__dict__.setdefault("_opened_at", time.monotonic())
         handle = None
+        self._guard(connection)
         if self._cluster.is_followed:
-            self._driver.guard(connection, self, self._settings["socket_timeout"])
             handle = self._handle(connection, host_info, opened_at)
         pristine = self._driver.session_state(connection)
-        physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, proxy)
+        physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, arguments, proxy)
         return physical
+
+    def _guard(self, connection: Any) -> None:
+        limit = self._settings["socket_timeout"]
+        if limit or self._cluster.is_followed:
+            self._driver.guard(connection, self, limit)
 
     def _handle(self, connection: Any, host_info: HostInfo, opened_at: float) -> Handle | None:
         fileno = self._driver.fileno(connection)
@@ -112,11 +128,12 @@ class PhysicalConnections:
         assert self._cluster.watch is not None
         return Handle(fileno, self._cluster.watch.key, host_info.key, opened_at)
 
-    def _is_stale(self, physical: Physical) -> bool:
+    def _is_stale(self, connection: Any, physical: Physical) -> bool:
         """Whether a connection from a pool was lost while it was idle: by what the kernel knows, and by the evidence about its
         host."""
         if physical.handle is None:
-            return False
+            fileno = self._driver.fileno(connection)
+            return fileno is not None and is_severed(fileno)
         evidence = self._cluster.evidence(physical.handle.key)
         return physical.handle.is_severed() or (evidence is not None and covers(evidence, physical.opened_at))
 
@@ -134,6 +151,9 @@ class PhysicalConnections:
     def discard(self, connection: Any) -> None:
         """Shut down and close a connection that is no longer wanted, whatever state it is in."""
         physical = self.get(connection)
+        if physical is not None and physical.is_inherited:
+            self.leave_to_parent(connection)
+            return
         if physical is not None:
             physical.last = self._driver.session_state(connection)
             if physical.handle is not None:
@@ -145,8 +165,11 @@ class PhysicalConnections:
 
     def release(self, connection: Any) -> bool:
         """Close a connection in order, or give it back to its pool in the state that it came from there. Returns whether it lives
-        on in a pool."""
+        on, in a pool or in the process that this one was forked from."""
         physical = self.get(connection)
+        if physical is not None and physical.is_inherited:
+            self.leave_to_parent(connection)
+            return True
         if physical is None or physical.proxy is None:
             connection.close()
             if physical is not None and physical.handle is not None:
@@ -168,7 +191,8 @@ class PhysicalConnections:
         return True
 
     def leave_to_parent(self, connection: Any) -> None:
-        """In a forked child: have no pool touch a connection that belongs to the parent."""
+        """In a forked child: have nobody touch a connection that belongs to the parent, nor collect it."""
+        _inherited.append(connection)
         physical = self.get(connection)
         if physical is not None and physical.proxy is not None:
             physical.proxy.detach()
@@ -177,28 +201,38 @@ class PhysicalConnections:
     # -- session state ---------------------------------------------------------------------------------------------------------
 
     def transfer_session_state(self, old: Any, new: Any) -> None:
-        """Give `new` what was set on `old`, before anybody uses it."""
+        """Give `new` what was set on `old`, before anybody uses it. Raises what the server or a hook has against it; `new` is of no
+        use then."""
         self._driver.adopt(old, new)
         if not self._settings["transfer_session_state_on_switch"]:
             return
-        physical, fresh = self.get(old), self.get(new)
-        current = physical.last if physical is not None and physical.last is not None else self._driver.session_state(old)
+        physical = self.get(old)
+        current = physical.last if physical is not None else None
+        current = current or self._driver.session_state(old)
+        pristine = SessionState() if physical is None else physical.pristine
         hook = SessionStateTransferHandlers.get_transfer_session_state_on_switch_func()
-        if hook is not None and physical is not None and hook(TrackedSession(current, physical.pristine), new):
+        if hook is not None and self._is_done_by(hook, TrackedSession(current, pristine), new):
             return
-        if physical is not None and fresh is not None:
-            # What the application never touched is the new server's own business.
-            changed = current.beyond(physical.pristine)
-            current = SessionState(current.attributes, changed.parameters)
-        self._driver.set_session_state(new, current)
+        # What the application never touched is the new server's own business: it is as that connection was opened.
+        fresh = self.get(new)
+        untouched = {} if fresh is None else fresh.pristine.parameters
+        parameters = {**untouched, **current.beyond(pristine).parameters}
+        self._driver.set_session_state(new, SessionState(current.attributes, parameters))
 
     def _reset_session_state(self, connection: Any, physical: Physical) -> None:
         if not self._settings["reset_session_state_on_close"]:
             return
         hook = SessionStateTransferHandlers.get_reset_session_state_on_close_func()
-        if hook is not None and hook(TrackedSession(self._driver.session_state(connection), physical.pristine), connection):
-            return
-        self._driver.set_session_state(connection, physical.pristine)
+        state = TrackedSession(self._driver.session_state(connection), physical.pristine)
+        if hook is None or not self._is_done_by(hook, state, connection):
+            self._driver.set_session_state(connection, physical.pristine)
+
+    def _is_done_by(self, hook: Hook, state: TrackedSession, connection: Any) -> bool:
+        done = hook(state, connection)
+        if self._driver.is_in_transaction(connection):
+            # What the hook has set must outlive the transaction that the driver began for it.
+            connection.commit()
+        return done
 
     # -- failures --------------------------------------------------------------------------------------------------------------
 
@@ -210,9 +244,14 @@ class PhysicalConnections:
         # A handle that was given back: the application closed the connection itself.
         if physical is not None and physical.failed is None and physical.handle is not None and physical.handle.is_open:
             physical.failed = error
+            logger.debug("a connection to %s failed: %s", physical.host_info, error)
             self.report(physical, "network")
 
     def report(self, physical: Physical, error: str) -> None:
         """Tell the monitor that a physical connection failed."""
         if self._cluster.watch is not None:
             self._cluster.client.report(self._cluster.watch, physical.host_info.key, error, physical.opened_at)
+
+
+# Connections of the process that this one was forked from: kept, so that nothing closes or rolls them back here.
+_inherited: list[Any] = []

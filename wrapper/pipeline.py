@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +20,6 @@ from wrapper.plugin import (
     NOTIFY_CONNECTION_CHANGED,
     NOTIFY_HOST_LIST_CHANGED,
     Call,
-    CanReleaseResources,
     ConnectionEvent,
     HostEvent,
     OldConnectionSuggestedAction,
@@ -48,11 +48,14 @@ class Registration:
 
     def load(self) -> type[PluginFactory]:
         """Return the factory; built-in ones are imported on first use."""
-        if isinstance(self.factory, str):
-            module, _, name = self.factory.partition(":")
-            factory: type[PluginFactory] = getattr(import_module(module), name)
-            return factory
-        return self.factory
+        return _imported(self.factory) if isinstance(self.factory, str) else self.factory
+
+
+@cache
+def _imported(place: str) -> type[PluginFactory]:
+    module, _, name = place.partition(":")
+    factory: type[PluginFactory] = getattr(import_module(module), name)
+    return factory
 
 
 _REGISTRY: dict[str, Registration] = {
@@ -186,11 +189,17 @@ class PluginManager:
         if settings["auto_sort_wrapper_plugin_order"]:
             chain = sort_codes(chain)
         self.plugins: list[Plugin] = [registration_of(plugin).load().get_instance(service, settings) for plugin in chain]
+        # What the pipelines run for each plugin: itself, unless another one supervises it.
+        self._links = self.plugins
+        for plugin in self.plugins:
+            supervise = getattr(plugin, "supervise", None)
+            if supervise is not None:
+                self._links = [supervise(link) for link in self._links]
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         return [
-            plugin
-            for plugin in self.plugins
+            link
+            for plugin, link in zip(self.plugins, self._links, strict=True)
             if plugin is not skip and not plugin.subscribed_methods.isdisjoint((method, ALL_METHODS))
         ]
 
@@ -269,13 +278,14 @@ class PluginManager:
 
     def readers_of_shared_state(self) -> list[Plugin]:
         """The plugins that look at the shared state before a call when it has a new generation."""
-        return [plugin for plugin in self.plugins if plugin.reads_shared_state]
+        return [link for plugin, link in zip(self.plugins, self._links, strict=True) if plugin.reads_shared_state]
 
     def release_resources(self) -> None:
         """Let every plugin that holds something let go of it."""
         for plugin in self.plugins:
-            if isinstance(plugin, CanReleaseResources):
-                plugin.release_resources()
+            release = getattr(plugin, "release_resources", None)
+            if release is not None:
+                release()
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapper.errors import UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
@@ -159,8 +159,15 @@ class PluginFactory(Protocol):
     def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin: ...
 
 
-@runtime_checkable
 class CanReleaseResources(Protocol):
     """A plugin that holds something to let go of when its connection closes."""
 
     def release_resources(self) -> None: ...
+
+
+class SupervisesPlugins(Protocol):
+    """A plugin that looks over the shoulders of the others in its chain."""
+
+    def supervise(self, plugin: Plugin) -> Plugin:
+        """Return what the pipelines are to run for a plugin of the chain: the plugin itself, or one that runs it."""
+        ...

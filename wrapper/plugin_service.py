@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wrapper.cluster import KnownCluster
+from wrapper.configuration import Configuration
 from wrapper.decisions.host_changes import host_changes
 from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.discovery import Discovery
-from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import AwsWrapperError
 from wrapper.host_list import AllowedAndBlockedHosts, HostListProvider, SharedHostList, restrictions
@@ -19,7 +20,7 @@ from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import ClusterState
 from wrapper.physical import Physical, PhysicalConnections
-from wrapper.pipeline import PluginManager, PluginReference
+from wrapper.pipeline import PluginManager
 from wrapper.plugin import (
     CONNECT,
     FORCE_CONNECT,
@@ -29,38 +30,31 @@ from wrapper.plugin import (
     Plugin,
 )
 from wrapper.providers.base import ConnectionProvider, ConnectionProviderManager
-from wrapper.settings import Settings
 
 if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
+
+logger = logging.getLogger(__name__)
 
 
 class PluginService:
     """The services of one wrapper connection. Not thread-safe, like the connection itself."""
 
-    def __init__(
-        self,
-        target: Callable[..., Any],
-        driver_dialect: DriverDialect,
-        parameters: dict[str, Any],
-        settings: Settings,
-        plugins: Sequence[PluginReference],
-        provider: ConnectionProvider | None = None,
-    ) -> None:
+    def __init__(self, target: Callable[..., Any], configuration: Configuration) -> None:
         self.target_driver_func = target
-        self.driver_dialect = driver_dialect
-        self.parameters = parameters
-        self.settings = settings
-        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(plugins))
+        self.driver_dialect = driver_dialect = configuration.driver_dialect
+        self.parameters = parameters = dict(configuration.parameters)
+        self.settings = settings = configuration.settings
+        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(configuration.plugins))
         self.connections = PhysicalConnections(target, driver_dialect, settings, self.known_cluster)
         self.discovery = Discovery(driver_dialect, settings, self.known_cluster, self.connections)
-        self.provider_manager = ConnectionProviderManager(provider)
+        self.provider_manager = ConnectionProviderManager(configuration.connection_provider)
         watch = self.known_cluster.watch
         self.initial_connection_host_info = None if watch is None else HostInfo(watch.host, watch.port)
         self.host_list_provider: HostListProvider = SharedHostList(self)
         self._wrapper: weakref.ref[AwsWrapperConnection] | None = None
         self._announced_hosts: tuple[HostInfo, ...] = ()
-        self.manager = PluginManager(self, settings, plugins)
+        self.manager = PluginManager(self, settings, configuration.plugins)
 
     # -- the current connection ------------------------------------------------------------------------------------------------
 
@@ -90,7 +84,8 @@ class PluginService:
         """Make `connection` the current one: session state moves over, cursors of the old one are refused from now on.
 
         An open transaction of the old connection is rolled back, unless `rollback_on_switch` is off. Then the old connection is
-        closed, unless a plugin wants it preserved or `dispose` is false.
+        closed, unless a plugin wants it preserved or `dispose` is false. When `connection` does not take the session state, it is
+        discarded instead, and everything stays as it was.
         """
         wrapper = self._wrapper() if self._wrapper is not None else None
         if wrapper is None:
@@ -101,8 +96,13 @@ class PluginService:
         physical = self.physical(connection)
         if physical is not None:
             physical.host_info = host_info
-        self.connections.transfer_session_state(old, connection)
+        try:
+            self.connections.transfer_session_state(old, connection)
+        except BaseException:
+            self.discard(connection)
+            raise
         wrapper.switch_to(connection)
+        logger.debug("a connection leads to %s now", host_info)
         action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
         if dispose:
             self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)
@@ -131,16 +131,18 @@ class PluginService:
         return self._run_connect(FORCE_CONNECT, host_info, props, plugin_to_skip)
 
     def _run_connect(self, pipeline: str, host_info: HostInfo | None, props: dict[str, Any], skip: Plugin | None) -> Any:
-        if host_info is None:
-            return self.connections.open_elsewhere(props)
+        """`host_info` is None where the parameters lead to no single TCP endpoint; plugins see the driver's `host` then."""
 
-        def end(host_info: HostInfo, props: dict[str, Any]) -> Any:
+        def end(found: HostInfo, props: dict[str, Any]) -> Any:
+            if host_info is None:
+                return self.connections.open_elsewhere(props)
             manager = self.provider_manager
-            provider = manager.default_provider if pipeline == FORCE_CONNECT else manager.get_connection_provider(host_info, props)
-            return self._open(host_info, props, provider)
+            provider = manager.default_provider if pipeline == FORCE_CONNECT else manager.get_connection_provider(found, props)
+            return self._open(found, props, provider)
 
         initial = self.current_connection is None
-        return self.manager.connect(pipeline, self, host_info, props, initial, end, skip)
+        shown = host_info or HostInfo(str(props.get("host") or ""), role=HostRole.UNKNOWN)
+        return self.manager.connect(pipeline, self, shown, props, initial, end, skip)
 
     def _open(self, host_info: HostInfo, props: dict[str, Any], provider: ConnectionProvider) -> Any:
         try:
@@ -272,9 +274,15 @@ class PluginService:
         """The flavour of the database, None before the first connect."""
         return self.discovery.database_dialect
 
+    def _given_or_current(self, connection: Any) -> Any:
+        found = self.current_connection if connection is None else connection
+        if found is None:
+            raise AwsWrapperError("there is no connection to ask on yet: wait for the first connect, or pass one")
+        return found
+
     def get_host_role(self, connection: Any = None) -> HostRole:
         """Ask the server behind a connection for its role."""
-        return self.ask_role(connection or self.current_connection).role
+        return self.ask_role(self._given_or_current(connection)).role
 
     def ask_role(self, connection: Any) -> RoleAnswer:
         """Ask the server behind a connection for its role, rank and name (one round trip), and keep the proof."""
@@ -282,7 +290,7 @@ class PluginService:
 
     def identify_connection(self, connection: Any = None) -> HostInfo | None:
         """Ask the server behind a connection who it is; None when the cluster does not list it."""
-        connection = connection or self.current_connection
+        connection = self._given_or_current(connection)
         answer = self.ask_role(connection)
         for refresh in (None, self.force_refresh_host_list):
             if refresh is not None:
@@ -295,7 +303,7 @@ class PluginService:
 
     def fill_aliases(self, connection: Any = None, host_info: HostInfo | None = None) -> HostInfo | None:
         """Return the host with every `host:port` text under which a connection to it is known; hosts are immutable values."""
-        connection = connection or self.current_connection
+        connection = self._given_or_current(connection)
         host = host_info or self.current_host_info
         if host is None or host.aliases:
             return host

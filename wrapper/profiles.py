@@ -144,6 +144,14 @@ def provider_of(profile: ConfigurationProfile) -> Any:
     return _made[key]
 
 
+def release_providers() -> None:
+    """Let the providers that were made for profiles in this process go of what they hold: pooled ones close their idle
+    connections."""
+    for (pid, *_), provider in list(_made.items()):
+        if pid == os.getpid() and hasattr(provider, "release_resources"):
+            provider.release_resources()
+
+
 def _makes_provider(provider: Any) -> bool:
     """Whether this is a callable that makes a provider, such as a class, rather than one itself."""
     return isinstance(provider, type) or (callable(provider) and not hasattr(provider, "connect"))
@@ -151,7 +159,7 @@ def _makes_provider(provider: Any) -> bool:
 
 # -- the profiles of the process -----------------------------------------------------------------------------------------------
 
-_profiles: dict[str, ConfigurationProfile] = {}
+_profiles: Mapping[str, ConfigurationProfile] = {}  # replaced as a whole
 
 
 def _presets() -> Mapping[str, ConfigurationProfile]:
@@ -175,7 +183,7 @@ class DriverConfigurationProfiles:
             profile = ConfigurationProfile(name, plugins=profile)
         profile = replace(profile, name=name)
         check(profile)
-        _profiles[name] = profile
+        _replace_all({**_profiles, name: profile})
 
     @staticmethod
     def get_profile(name: str) -> ConfigurationProfile:
@@ -199,7 +207,8 @@ class DriverConfigurationProfiles:
     @staticmethod
     def remove_profile(name: str) -> None:
         """Forget a profile; a preset that it stood in front of is there again. Raises `AwsWrapperError` for a preset."""
-        if _profiles.pop(name, None) is not None:
+        if name in _profiles:
+            _replace_all({other: profile for other, profile in _profiles.items() if other != name})
             return
         if name in _presets():
             raise AwsWrapperError(f"the preset {name} cannot be removed; a profile of yours with this name would come before it")
@@ -208,7 +217,20 @@ class DriverConfigurationProfiles:
     @staticmethod
     def clear_profiles() -> None:
         """Forget all profiles but the presets."""
-        _profiles.clear()
+        _replace_all({})
+
+    @staticmethod
+    def version() -> object:
+        """Return an object that is another one after every change."""
+        return _version
+
+
+_version = object()
+
+
+def _replace_all(profiles: Mapping[str, ConfigurationProfile]) -> None:
+    global _profiles, _version
+    _profiles, _version = profiles, object()
 
 
 def _unknown(name: str) -> AwsWrapperError:

@@ -1,6 +1,7 @@
 """What an endpoint's name says about it: RDS instance, cluster, reader, custom, proxy, global, or none of these.
 
-Source: the endpoint formats of the Amazon RDS and Aurora user guides, for the public, China, GovCloud and isolated partitions.
+Source: the endpoint formats of the Amazon RDS and Aurora user guides, for the public, China, GovCloud and isolated partitions; and
+`.rds.test`, under which labs imitate them (.test is reserved for this, RFC 2606).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _RDS = re.compile(
     r"""(?P<name>.+?)\.
         (?P<token>cluster-custom-|cluster-ro-|cluster-|shardgrp-|proxy-|global-)?
         (?P<domain>(?P<id>[a-z0-9]+)\.
-          (?: (?P<region1>[a-z0-9-]+)\.rds(?:-fips)?\.amazonaws\.(?:com|com\.cn|eu|au|uk)
+          (?: (?P<region1>[a-z0-9-]+)\.rds(?:-fips)?\.(?:amazonaws\.(?:com|com\.cn|eu|au|uk)|test)
             | rds\.(?P<region2>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|c2s\.ic\.gov|sc2s\.sgov\.gov) ))
         \Z""",
     re.VERBOSE,

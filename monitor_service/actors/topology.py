@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,8 +16,6 @@ from wrapper.monitor.state import TopologyHost
 
 if TYPE_CHECKING:
     from monitor_service.cluster import Cluster
-
-logger = logging.getLogger(__name__)
 
 # Seconds between attempts while the membership cannot be read.
 RETRY = 1.0

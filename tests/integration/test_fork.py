@@ -117,6 +117,26 @@ def test_an_open_transaction_of_the_parents_stays_the_parents(aurora: LocalAuror
     assert result == [0, [[2]]]
 
 
+def test_a_child_may_close_what_it_inherited(aurora: LocalAurora) -> None:
+    """Servers close all connections in a fresh worker; the parent's session goes on, transaction and all."""
+    result = run(
+        """
+        connection = connect()
+        with connection.transaction():
+            connection.execute("CREATE TEMP TABLE mine AS SELECT 1 AS x")
+            def child():
+                connection.close()
+                assert connection.closed
+            status = in_child(child)
+            rows = connection.execute("SELECT x FROM mine").fetchall()
+        print(json.dumps([status, rows]))
+        connection.close()
+        """,
+        aurora,
+    )
+    assert result == [0, [[1]]]
+
+
 def test_the_parents_connection_survives_the_childs_verdicts_and_exit(aurora: LocalAurora) -> None:
     """The child opens its own connection, which is given up on evidence; the parent's to another host is untouched throughout."""
     reader = aurora.readers[0]

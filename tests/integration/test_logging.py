@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from wrapper.monitor.launch import is_served
 from wrapper.monitor.paths import MonitorPaths
 from wrapper.testing import LocalAurora
 
+ROOT = Path(__file__).parents[2]
 WRONG = "wr0ng-s3cret"
 
 
@@ -33,8 +36,11 @@ def everything(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 @pytest.fixture
-def monitor_log(monitor_directory: Path) -> Iterator[Callable[[], str]]:
-    """A monitor that logs everything; call the result for what it has written so far."""
+def monitor_log(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Callable[[], str]]:
+    """A monitor that logs everything; call the result for what it has written so far.
+
+    After the lab: the monitor resolves the lab's names by the environment it is started with.
+    """
     log = monitor_directory / "everything.log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "monitor_service", "run", "--log-level", "debug"]
@@ -104,13 +110,48 @@ def test_no_password_is_logged_when_the_monitors_is_wrong(
 
 @pytest.mark.parametrize(
     "text",
-    ["host=a password={0} b", "password='{0}", "postgresql://u:{0}@[::1/d", "postgresql://u:{0}@a:b%zz/d", "host=a passwort={0}"],
+    [
+        "host=a password={0} b",
+        "password='{0}",
+        "postgresql://u:{0}@[::1/d",
+        "postgresql://u:{0}@a:b%zz/d",
+        "host=a passwort={0}",
+        # libpq takes part of these passwords for a port, a host or a database.
+        "postgresql://u:{0}/x@a/d",
+        "postgresql://u:x@{0}@a/d",
+        "postgresql://u:1/{0}@a/d?sslmode=disable",
+    ],
 )
 def test_no_password_is_shown_of_text_that_cannot_be_read(everything: pytest.LogCaptureFixture, text: str) -> None:
     with pytest.raises(AwsWrapperError) as caught:
         AwsWrapperConnection.connect(psycopg.Connection.connect, text.format(WRONG))
     assert WRONG not in everything.text + str(caught.value)
     assert caught.value.__cause__ is None or WRONG not in str(caught.value.__cause__)
+
+
+def test_no_password_is_shown_of_a_connect_function_that_is_nobodys(everything: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(AwsWrapperError, match=r"^partial belongs to no driver") as caught:
+        AwsWrapperConnection.connect(partial(psycopg.Connection.connect, password=WRONG), "host=a")
+    assert WRONG not in everything.text + str(caught.value)
+
+
+def test_the_page_names_every_module_that_logs() -> None:
+    """The rows of docs/logging.md, `(logger, level)`, are the log calls of the source, each by its module's own logger."""
+    levels = {"exception": "ERROR"}
+    found: set[tuple[str, str]] = set()
+    for path in [*(ROOT / "wrapper").rglob("*.py"), *(ROOT / "monitor_service").rglob("*.py")]:
+        source = path.read_text(encoding="utf-8")
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        calls = re.findall(r"\blogger\.(debug|info|warning|error|exception)\(", source)
+        assert bool(calls) == ("logger = logging.getLogger(__name__)" in source), name
+        found |= {(name, levels.get(call, call.upper())) for call in calls}
+    page = (ROOT / "docs" / "logging.md").read_text(encoding="utf-8")
+    told: set[tuple[str, str]] = set()
+    logger = ""
+    for cell, level in re.findall(r"(?m)^\| (?:`([\w.]+)` )?\| ([A-Z, ]+) \|", page):
+        logger = cell or logger
+        told |= {(logger, one) for one in level.split(", ")}
+    assert told == found
 
 
 # -- set_logger ------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 import wrapper
@@ -17,7 +16,6 @@ from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.pipeline import _REGISTRY
 from wrapper.plugin import ConnectionEvent, HostEvent, OldConnectionSuggestedAction, Plugin
-from wrapper.plugins.dev import ExceptionSimulatorManager
 from wrapper.plugins.timing import ConnectTimePlugin, ExecuteTimePlugin
 from wrapper.testing import LocalAurora
 
@@ -95,6 +93,14 @@ def test_a_plugin_sees_calls_and_may_change_the_connect(connect: Connect) -> Non
     assert "Connection.transaction" in [event[0] for event in seen]
 
 
+def test_a_plugin_sees_connections_that_lead_to_no_single_endpoint(connect: Connect, aurora: LocalAurora) -> None:
+    hosts = ",".join([aurora.writer.address] * 2)
+    ports = ",".join([str(aurora.port)] * 2)
+    connection = connect(plugins="observer", host=hosts, hostaddr=hosts, port=ports)
+    assert ("connect", hosts, True) in seen
+    assert connection.execute("SELECT current_setting('application_name')").fetchone() == ("observed",)
+
+
 def test_notifications_after_a_failover(watched: Connect, aurora: LocalAurora) -> None:
     connection = watched(plugins="observer,failover_v2")
     old, new = aurora.writer, aurora.readers[0]
@@ -155,24 +161,6 @@ def test_the_time_plugins_add_up(connect: Connect) -> None:
     connection.execute("SELECT pg_sleep(0.05)")
     assert ConnectTimePlugin.connect_time > 0
     assert ExecuteTimePlugin.execute_time >= 50_000_000
-
-
-def test_the_dev_plugin_raises_what_it_is_told(connect: Connect) -> None:
-    connection = connect(plugins="dev")
-    try:
-        ExceptionSimulatorManager.raise_exception_on_next_method(ValueError("simulated"), "Connection.commit")
-        connection.execute("SELECT 1")
-        with pytest.raises(ValueError, match="simulated"):
-            connection.commit()
-        connection.commit()
-        ExceptionSimulatorManager.raise_exception_on_next_connect(psycopg.OperationalError("no"))
-        with pytest.raises(psycopg.OperationalError, match="no"):
-            connect(plugins="dev")
-        connect(plugins="dev")
-        with pytest.raises(AwsWrapperError, match="method_name"):
-            ExceptionSimulatorManager.raise_exception_on_next_method(ValueError(), "")
-    finally:
-        ExceptionSimulatorManager.reset()
 
 
 def test_a_plugin_of_an_installed_distribution_is_found_by_its_code(

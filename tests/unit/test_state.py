@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wrapper.monitor.messages import (
@@ -139,6 +139,8 @@ def test_an_unknown_kind_and_unknown_fields_are_skipped() -> None:
     assert decode_body(Envelope("from_the_future", 1, "t", 1, envelope.body)) is None
 
 
+@example(b"\x95\xa4\x00\x00\x00\x80")
+@example(b"\x95\xa1a\x00\xa1a\x00" + b"\x91" * 100_000)
 @given(st.binary(max_size=200))
 def test_garbage_is_told_apart(data: bytes) -> None:
     try:

@@ -67,9 +67,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to connect to yet: look again when the state changes. `search`: have a direct search running meanwhile."""
+    """Nothing to connect to yet: decide again when the state changes, and at `until` at the latest. `search`: have a direct search
+    running meanwhile."""
 
     search: bool
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +120,28 @@ def next_step(plan: Plan, views: Iterable[ClusterState], now: float) -> Step:
     readers = tuple(candidate for candidate in found if candidate.role is HostRole.READER)
     if readers:
         return Attempt(readers)
-    if found and not (plan.mode is FailoverMode.READER_OR_WRITER and _expects_reader(plan, views, now)):
-        return Attempt(tuple(found))
-    return Wait(search=now - plan.started >= plan.direct_after and not _is_being_asked(plan, views, now))
+    until = [plan.deadline]
+    if found:
+        if not (plan.mode is FailoverMode.READER_OR_WRITER and _expects_reader(plan, views, now)):
+            return Attempt(tuple(found))
+        until.append(plan.started + READER_PATIENCE)
+    search_at = _search_at(plan, views)
+    if now < search_at:
+        until.append(search_at)
+    return Wait(search=now >= search_at, until=min(until))
 
 
-def _is_being_asked(plan: Plan, views: list[ClusterState], now: float) -> bool:
-    """Whether the monitor is visibly asking the hosts: it heard from one of them just now. Then it will know first, and a search by
-    every process would only burden a cluster in recovery."""
-    return plan.direct_after > 0 and any(
-        health.proved_at is not None and health.proved_at > now - plan.direct_after
+def _search_at(plan: Plan, views: list[ClusterState]) -> float:
+    """Return when the worker begins to search itself. Not while the monitor is visibly asking the hosts, having heard from one of
+    them just now: it will know first, and a search by every process would only burden a cluster in recovery."""
+    heard = [
+        health.proved_at
         for view in views
         if view.topology.source == FROM_MONITOR
         for health in view.health.values()
-    )
+        if health.proved_at is not None
+    ]
+    return max([plan.started, *heard]) + plan.direct_after if plan.direct_after > 0 else plan.started
 
 
 def _expects_reader(plan: Plan, views: list[ClusterState], now: float) -> bool:

@@ -24,4 +24,6 @@ def driver_dialect_for(target: Callable[..., Any] | None) -> DriverDialect:
 
         if PsycopgDialect.recognises(target):
             return PsycopgDialect(target)
-    raise AwsWrapperError(f"{target!r} belongs to no driver that is supported: pass psycopg.Connection.connect")
+    # Not its repr: that of a functools.partial shows the arguments, a password among them.
+    name = getattr(target, "__qualname__", type(target).__name__)
+    raise AwsWrapperError(f"{name} belongs to no driver that is supported: pass psycopg.Connection.connect")

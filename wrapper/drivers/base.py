@@ -28,6 +28,8 @@ class DriverDialect(Protocol):
     default_plugins: ClassVar[str]
     # Methods that reach the network, by the names plugins subscribe to.
     network_bound_methods: ClassVar[frozenset[str]]
+    # Attributes of its connections that an application may set at any time; some are arguments of its connect function too.
+    session_attributes: ClassVar[tuple[str, ...]]
     # Whether leaving `with connection:` commits.
     commits_on_exit: ClassVar[bool]
 
@@ -106,11 +108,15 @@ class DriverDialect(Protocol):
         ...
 
     def classify(self, error: BaseException) -> ErrorKind:
-        """What an error of this driver means."""
+        """What an error of this driver means; `ExceptionManager` decides."""
         ...
 
     def classify_sqlstate(self, sqlstate: str) -> ErrorKind:
-        """What an error with this SQLSTATE means."""
+        """What an error with this SQLSTATE means; `ExceptionManager` decides."""
+        ...
+
+    def is_overruled(self, error: BaseException) -> bool:
+        """Whether the application's own handler gives an error another meaning than the driver does."""
         ...
 
     def reported_role(self, connection: Any) -> HostRole | None:

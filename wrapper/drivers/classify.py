@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import ClassVar, Protocol
+
+from wrapper.errors import AwsWrapperError
 
 
 class ErrorKind(Enum):
@@ -30,3 +33,56 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         yield current
         waiting.append(getattr(current, "driver_error", None))
         waiting.append(current.__cause__)
+
+
+class ExceptionHandler(Protocol):
+    """Says what errors mean. Either argument may be missing; `sql_state` comes alone where only that is known."""
+
+    def is_network_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        """Whether the connection is gone."""
+        ...
+
+    def is_login_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        """Whether the server refused the credentials."""
+        ...
+
+    def is_read_only_connection_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        """Whether the host does not take writes."""
+        ...
+
+
+class ExceptionManager:
+    """Where the application says itself what errors mean, for all connections of this process."""
+
+    _custom: ClassVar[ExceptionHandler | None] = None
+
+    @classmethod
+    def set_custom_handler(cls, handler: ExceptionHandler) -> None:
+        """Have `handler` asked in place of the driver's tables. Raises `AwsWrapperError` for what is no handler."""
+        questions = ("is_network_exception", "is_login_exception", "is_read_only_connection_exception")
+        missing = [name for name in questions if not callable(getattr(handler, name, None))]
+        if missing:
+            raise AwsWrapperError(f"a {type(handler).__name__} is not an exception handler: it has no {', '.join(missing)}")
+        cls._custom = handler
+
+    @classmethod
+    def reset_custom_handler(cls) -> None:
+        """Have the driver's tables decide again."""
+        cls._custom = None
+
+    @classmethod
+    def decide(cls, known: ErrorKind, error: BaseException | None = None, sql_state: str | None = None) -> ErrorKind:
+        """Return what an error means: `known`, which the driver's tables say, unless the custom handler answers otherwise.
+
+        The handler is asked three questions. What it denies is not so; kinds that it is not asked about stay what they are.
+        """
+        handler = cls._custom
+        if handler is None:
+            return known
+        if handler.is_network_exception(error, sql_state):
+            return ErrorKind.NETWORK
+        if handler.is_login_exception(error, sql_state):
+            return ErrorKind.LOGIN
+        if handler.is_read_only_connection_exception(error, sql_state):
+            return ErrorKind.READ_ONLY
+        return ErrorKind.OTHER if known in (ErrorKind.NETWORK, ErrorKind.LOGIN, ErrorKind.READ_ONLY) else known

@@ -76,6 +76,23 @@ def classify_sqlstate(sqlstate: str) -> ErrorKind:
     return ErrorKind.OTHER
 
 
+class PsycopgExceptionHandler:
+    """The tables above as an `ExceptionHandler`, to derive one from that knows more."""
+
+    def is_network_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        return _means(ErrorKind.NETWORK, error, sql_state)
+
+    def is_login_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        return _means(ErrorKind.LOGIN, error, sql_state)
+
+    def is_read_only_connection_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        return _means(ErrorKind.READ_ONLY, error, sql_state)
+
+
+def _means(kind: ErrorKind, error: BaseException | None, sql_state: str | None) -> bool:
+    return (error is not None and classify(error) is kind) or (sql_state is not None and classify_sqlstate(sql_state) is kind)
+
+
 def _classify_one(error: BaseException) -> ErrorKind:
     if isinstance(error, (AwsConnectError, QueryTimeoutError)):
         return ErrorKind.NETWORK

@@ -18,9 +18,8 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from wrapper.hosts import host_key
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
@@ -62,6 +61,8 @@ class MonitorClient:
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}
         self.watches: dict[str, WatchRequest] = {}
+        # By watch key, what the login values that the monitor has were made from. Holds passwords.
+        self._offered: dict[str, Any] = {}
         self.searches: dict[str, DirectSearch] = {}
         self.inbox: deque[Message] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -81,10 +82,13 @@ class MonitorClient:
 
         An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance.
         """
-        instance = host_key(watch.host, watch.port)
-        published = self.state.by_watch(watch.key) or self.state.by_host(instance)
-        own = self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
-        return [view for view in (published, own) if view is not None]
+        published = self.state.by_watch(watch.key) or self.state.by_host(watch.host_key)
+        return [view for view in (published, self.own_view(watch)) if view is not None]
+
+    def own_view(self, watch: Watch) -> ClusterState | None:
+        """Return what sessions of this process know of the cluster a watch leads to."""
+        instance = watch.host_key
+        return self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
 
     def cluster(self, watch: Watch) -> ClusterState | None:
         """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
@@ -100,14 +104,44 @@ class MonitorClient:
 
     # -- what is said ----------------------------------------------------------------------------------------------------------
 
-    def watch(self, watch: Watch, dialect: str, driver: str, settings: Settings, seed: Topology, offer: Offer | None) -> None:
-        """Ask the monitor to watch a cluster. Cheap to repeat: only a change is sent."""
-        request = WatchRequest(self.identity, watch, dialect, driver, settings, seed, offer)
-        known = self.watches.get(watch.key)
-        if known is not None and (known.dialect, known.offer) == (dialect, offer):
-            return
-        self.watches = {**self.watches, watch.key: request}
-        self.say(request)
+    def watch(
+        self,
+        watch: Watch,
+        dialect: str,
+        driver: str,
+        settings: Settings,
+        seed: Topology,
+        source: Any,
+        offer: Callable[[], Offer],
+    ) -> None:
+        """Ask the monitor to watch a cluster. Cheap to repeat: only a change is sent.
+
+        `offer` makes the login values for the monitor's own sessions, from what equals `source`; it is called when that is not
+        what the last ones for this watch were made from.
+        """
+        key = watch.key
+        known = self.watches.get(key)
+        if known is None:
+            request = WatchRequest(self.identity, watch, dialect, driver, settings, seed, offer())
+        else:
+            tightest = known.settings.tightest(settings)
+            if known.dialect == dialect and known.settings == tightest and self._offered.get(key) == source:
+                return
+            request = WatchRequest(self.identity, watch, dialect, driver, tightest, seed, offer())
+        self._offered[key] = source
+        if request != known:
+            self.replace_watch(request)
+            self.say(request)
+
+    def replace_watch(self, request: WatchRequest) -> None:
+        """Keep a request instead of the last one for the same watch. Called by any thread."""
+        with self._lock:
+            self.watches = {**self.watches, request.watch.key: request}
+
+    def login_refused(self, watch_key: str) -> None:
+        """Have the next connection's login values offered, even if it is opened with what the last one was: a password file may
+        have changed."""
+        self._offered.pop(watch_key, None)
 
     def report(self, watch: Watch, host: str, error: str, opened_at: float | None = None) -> None:
         """Tell the monitor that a connection to `host` failed, so that it looks at once. Never blocks."""
@@ -124,12 +158,11 @@ class MonitorClient:
     # -- physical connections --------------------------------------------------------------------------------------------------
 
     def add(self, handle: Handle) -> None:
-        """Watch over a physical connection until its handle is closed or collected."""
+        """Watch over a physical connection until its handle is closed or collected. The client thread looks at it at its next turn,
+        which every heartbeat of the monitor brings about: waking it would cost more than the rest of the connect."""
         identity = id(handle)
         self._handles[identity] = weakref.ref(handle, lambda _: self._handles.pop(identity, None))
-        if self.paths is not None:
-            self.start()
-            self.wake()  # its settings may be tighter than those the monitor was told
+        self.start()
 
     def handles(self) -> Iterator[Handle]:
         """Iterate over the open handles of this process."""

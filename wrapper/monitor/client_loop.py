@@ -236,7 +236,7 @@ class ClientLoop:
             self.unanswered.pop(message.watch, None)
             logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
         elif isinstance(message, NeedCredentials):
-            # A newer connection may have newer login values; the watch of that connection carries them.
+            self.client.login_refused(message.watch)
             logger.warning("the shared monitor cannot log in for %s: %s", message.watch, message.reason)
 
     def _replace(self, state: SharedState) -> None:
@@ -316,7 +316,7 @@ class ClientLoop:
             interval = intervals.get(key, request.settings.interval)
             if interval != request.settings.interval:
                 settings = msgspec.structs.replace(request.settings, interval=interval)
-                self.client.watches = {**self.client.watches, key: msgspec.structs.replace(request, settings=settings)}
+                self.client.replace_watch(msgspec.structs.replace(request, settings=settings))
                 self.unanswered[key] = 0.0
 
     def _start(self, now: float) -> None:

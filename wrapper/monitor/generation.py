@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from queue import Empty, SimpleQueue
 
 # mmap.MADV_WIPEONFORK is not exported by every supported Python; the number is part of the Linux ABI.
 _MADV_WIPEONFORK = getattr(mmap, "MADV_WIPEONFORK", 18)
@@ -36,4 +37,23 @@ def advance() -> int:
     """Move on to a value that no process of this family has had, and return it. Called by one thread of a process at a time."""
     value = GENERATION[0]
     GENERATION[0] = value = value + 1 if value else (os.getpid() << _PID_SHIFT) + 1
+    for waiter in tuple(_waiting):
+        waiter.put(None)
     return value
+
+
+# One queue per waiting thread. Putting into one never blocks, so a fork at any moment leaves the child nothing to trip over.
+_waiting: set[SimpleQueue[None]] = set()
+
+
+def wait_for_change(seen: int, timeout: float) -> None:
+    """Return when the generation is no longer `seen`, and after `timeout` seconds at the latest."""
+    waiter: SimpleQueue[None] = SimpleQueue()
+    _waiting.add(waiter)
+    try:
+        if GENERATION[0] == seen:
+            waiter.get(timeout=max(0.0, timeout))
+    except Empty:
+        pass
+    finally:
+        _waiting.discard(waiter)

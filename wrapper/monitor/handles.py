@@ -66,11 +66,7 @@ class Handle:
     def is_severed(self) -> bool:
         """Whether the peer has closed or reset the connection, as the kernel knows; no traffic, and nothing is read."""
         with self._lock:
-            if self._fd < 0:
-                return True
-            poll = select.poll()
-            poll.register(self._fd, select.POLLRDHUP)
-            return bool(poll.poll(0))
+            return self._fd < 0 or is_severed(self._fd)
 
     def shut_down(self) -> None:
         """End the connection in both directions: a call that is blocked on it returns with an error at once."""
@@ -94,6 +90,13 @@ class Handle:
         # Attributes are missing when dup failed.
         if getattr(self, "_fd", -1) >= 0:
             self.close()
+
+
+def is_severed(fd: int) -> bool:
+    """Whether the peer has closed or reset the connection of a socket, as the kernel knows; no traffic, and nothing is read."""
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class _borrowed:

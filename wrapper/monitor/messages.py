@@ -13,10 +13,12 @@ strings. The major version of the protocol is part of the socket's path (`wrappe
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from ..hosts import host_key
 from .state import (
     ClusterGone,
     ClusterState,
@@ -63,7 +65,7 @@ class Client(Value, frozen=True, omit_defaults=True):
     token: str
 
 
-class Watch(Value, frozen=True, omit_defaults=True):
+class Watch(Value, frozen=True, omit_defaults=True, dict=True):  # with a dictionary for what is cached
     """What a connection asked for: an alias of a cluster that a session proves. `cluster_id` is the user's, else None."""
 
     engine: str
@@ -71,10 +73,15 @@ class Watch(Value, frozen=True, omit_defaults=True):
     port: int
     cluster_id: str | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The text under which a `ClusterState` lists this watch."""
         return f"{self.engine}://{self.host.rstrip('.').lower()}:{self.port}/{self.cluster_id or ''}"
+
+    @cached_property
+    def host_key(self) -> str:
+        """The key that the endpoint's health would have if it were an instance's."""
+        return host_key(self.host, self.port)
 
 
 class Settings(Value, frozen=True, omit_defaults=True):
@@ -86,6 +93,16 @@ class Settings(Value, frozen=True, omit_defaults=True):
     high_refresh: float = 0.1
     instance_template: str = "?"
     connect_timeout: float = 5.0
+
+    def tightest(self, other: Settings) -> Settings:
+        """Return the settings that serve connections with either; what cannot serve both is the other's."""
+        return Settings(
+            interval=min(self.interval, other.interval),
+            topology_refresh=min(self.topology_refresh, other.topology_refresh),
+            high_refresh=min(self.high_refresh, other.high_refresh),
+            instance_template=other.instance_template,
+            connect_timeout=min(self.connect_timeout, other.connect_timeout),
+        )
 
 
 class Offer(Value, frozen=True, omit_defaults=True):
@@ -137,7 +154,7 @@ class Report(Value, frozen=True, omit_defaults=True):
     """A hint: a physical connection to `host` failed. It triggers probes at once and is never a verdict.
 
     `at` and `opened_at`: CLOCK_MONOTONIC seconds; a hint older than `HINT_MAX_AGE` is dropped. `error`: what kind of failure
-    (`network`, `read_only`, `aborted`, `wrong_role`).
+    (`network`, `read_only`, `aborted`, `wrong_role`), or `refresh`: nothing failed, somebody wants to know how things are.
     """
 
     watch: Watch
@@ -287,6 +304,10 @@ _decode_envelope = msgspec.msgpack.Decoder(Envelope).decode
 _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
 
 
+# Text that is not UTF-8 and nesting without end are found by Python itself.
+_NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class Garbage(ValueError):
     """Bytes that are not a message of this protocol. Dropped and counted by whoever receives them."""
 
@@ -303,7 +324,7 @@ def decode_envelope(data: bytes) -> Envelope:
         raise Garbage(f"a message of {len(data)} bytes, {MAX_MESSAGE_BYTES} are allowed")
     try:
         return _decode_envelope(data)
-    except msgspec.DecodeError as error:
+    except _NOT_DECODABLE as error:
         raise Garbage(str(error)) from None
 
 
@@ -317,6 +338,6 @@ def decode_body(envelope: Envelope) -> Message | None:
         decoder = _decoders[envelope.kind] = msgspec.msgpack.Decoder(message)
     try:
         return decoder.decode(envelope.body)  # type: ignore[no-any-return]
-    except msgspec.DecodeError as error:
+    except _NOT_DECODABLE as error:
         # The body is not quoted: it may hold login values.
         raise Garbage(f"a damaged {envelope.kind!r} message: {type(error).__name__}") from None

@@ -1,4 +1,5 @@
-"""`dev`: raises errors of your choice where the driver would, to see what your application does with them.
+"""`dev`: raises errors of your choice where the driver would, to see what your application does with them, and supervises the
+plugins that you wrote (`wrapper.plugins.supervision`).
 
 from wrapper.plugins.dev import ExceptionSimulatorManager
 
@@ -14,6 +15,7 @@ from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo
 from wrapper.plugin import ALL_METHODS, EveryConnectPlugin, Plugin
+from wrapper.plugins.supervision import Supervised, elsewhere, watch_connections
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -99,7 +101,18 @@ class ExceptionSimulatorManager:
 
 
 class DeveloperPlugin(EveryConnectPlugin):
-    """Raises what `ExceptionSimulatorManager` was told."""
+    """Raises what `ExceptionSimulatorManager` was told, and supervises the other plugins of its connection."""
+
+    def __init__(self, service: PluginService) -> None:
+        self._service = service
+        watch_connections(service.target_driver_func)
+
+    def supervise(self, plugin: Plugin) -> Plugin:
+        """Have a plugin's calls watched. Those that come with the wrapper are left alone: a failover waits, and has to."""
+        if type(plugin).__module__.startswith(f"{__package__}."):
+            return plugin
+        # What leads to no single endpoint is opened outside of the chain, by the plugin service too.
+        return Supervised(plugin, may_open=self._service.watch is None)
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -119,13 +132,13 @@ class DeveloperPlugin(EveryConnectPlugin):
         )
         if error is not None:
             raise error
-        return connect_func()
+        return elsewhere(connect_func)()
 
     def execute(self, target: Any, method_name: str, execute_func: Callable[[], Any], *args: Any, **kwargs: Any) -> Any:
         error = ExceptionSimulatorManager.take_for_method(target, method_name, execute_func, *args, **kwargs)
         if error is not None:
             raise error
-        return execute_func()
+        return elsewhere(execute_func)()
 
 
 class DeveloperPluginFactory:
@@ -133,4 +146,4 @@ class DeveloperPluginFactory:
 
     @staticmethod
     def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
-        return DeveloperPlugin()
+        return DeveloperPlugin(plugin_service)

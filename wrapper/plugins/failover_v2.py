@@ -26,7 +26,7 @@ from wrapper.errors import (
     for_driver,
 )
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.monitor.generation import GENERATION
+from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
 from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Waiting is a sleep-and-look loop on one integer: it works with threads, gevent, signals and thread-less uwsgi.
-_LOOK_INTERVAL = 0.005
 # A host that answered this recently is connected to at once; otherwise a pre-flight bounds the wait for one that has died since. It
 # costs the server a process, which matters when many connections arrive at a new writer together.
 _FRESH_PROOF = 0.1
@@ -157,10 +155,14 @@ class FailoverV2Plugin(Plugin):
         if physical is None:
             return
         kind = self._driver.classify(error)
+        if kind not in (ErrorKind.READ_ONLY, ErrorKind.NETWORK):
+            return
+        # What the application's own handler says is not second-guessed.
+        is_certain = self._driver.is_overruled(error)
         if kind is ErrorKind.READ_ONLY and self.mode is FailoverMode.STRICT_WRITER:
-            if self._is_demoted(connection, physical):
+            if is_certain or self._is_demoted(connection, physical):
                 self._fail_over("read_only", in_transaction, outcome, error)
-        elif kind is ErrorKind.NETWORK and self._is_lost(connection, physical, error):
+        elif kind is ErrorKind.NETWORK and (is_certain or self._is_lost(connection, physical, error)):
             self._fail_over("network", in_transaction, outcome, error)
 
     def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
@@ -199,12 +201,7 @@ class FailoverV2Plugin(Plugin):
         logger.info("connection to %s is %s; looking for another host (%s)", lost, was, self.mode.value)
         service.report(physical, cause if cause != "superseded" else "network")
         service.discard(old)
-        connection, host = self._find(self._plan(now), lost.key, error, outcome)
-        try:
-            service.set_current_connection(connection, host)
-        except BaseException:
-            service.discard(connection)
-            raise
+        host = self._switch(self._plan(now), lost.key, error, outcome)
         elapsed = time.monotonic() - now
         logger.info("failed over from %s to %s in %.3f s", lost, host, elapsed)
         if in_transaction:
@@ -225,6 +222,23 @@ class FailoverV2Plugin(Plugin):
 
     def _error(self, kind: type[FailoverError], text: str, outcome: Outcome, error: BaseException | None) -> FailoverError:
         return for_driver(kind, self._driver.operational_error())(text, outcome=outcome, driver_error=error)
+
+    def _switch(self, plan: Plan, lost: str, error: BaseException | None, outcome: Outcome) -> HostInfo:
+        """Lead the connection to another host, session state and all, and return it. Raises `FailoverFailedError`."""
+        service = self._service
+        while True:
+            connection, host = self._find(plan, lost, error, outcome)
+            try:
+                service.set_current_connection(connection, host)
+                return host
+            except Exception as failure:
+                if service.current_connection is connection:
+                    raise  # a plugin's own, after the switch
+                if self._driver.classify(failure) is not ErrorKind.NETWORK:
+                    text = f"failover from {lost} failed: {host.key} did not take over the session settings: {failure}"
+                    raise self._error(FailoverFailedError, text, outcome, error) from failure
+                logger.info("failover: %s was lost while it took over the session settings: %s", host.key, failure)
+                plan = plan.failed_at(host.key, time.monotonic())
 
     def _find(self, plan: Plan, lost: str, error: BaseException | None, outcome: Outcome = "not_sent") -> tuple[Any, HostInfo]:
         """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""
@@ -259,11 +273,7 @@ class FailoverV2Plugin(Plugin):
                 if now - reported_at >= _REPORT_INTERVAL:
                     reported_at = now
                     self._report(lost, "network")
-                until = min(now + _REPORT_INTERVAL, plan.deadline)
-                if not step.search:
-                    until = min(until, plan.started + plan.direct_after)
-                while GENERATION[0] == seen and time.monotonic() < until:
-                    time.sleep(_LOOK_INTERVAL)
+                wait_for_change(seen, min(step.until, now + _REPORT_INTERVAL) - time.monotonic())
 
     def _admission_delay(self, lost: str) -> float:
         """Seconds by which to put off the first attempt, so that many connections that move at once are spread out."""

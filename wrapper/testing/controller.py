@@ -30,6 +30,8 @@ from wrapper.testing.options import Options
 from wrapper.testing.processes import reap_orphans
 
 _HEARTBEAT = 1.0
+# Seconds that the clients have the machine for themselves after a promotion: no other instance of Aurora's works on theirs.
+_SETTLING = 0.3
 # A command that takes a while: it yields the seconds until it wants to go on, and others are served meanwhile.
 Lasting = Generator[float, None, Any]
 
@@ -173,15 +175,20 @@ class Controller:
         delay = self.options.promote_delay if promote_delay is None else promote_delay
         if delay:
             yield delay
-        return self._promote(target, rejoin, drop_sessions)
+        report = self._promote(target, drop_sessions)
+        self._settle(rejoin)
+        return report
 
-    def _promote(self, target: str | None, rejoin: bool, drop_sessions: bool | None) -> dict[str, Any]:
+    def _promote(self, target: str | None, drop_sessions: bool | None) -> dict[str, Any]:
         report = failover.promote(self.cluster, target, drop_sessions)
         self._later(self.options.dns_delay, self.cluster.flip_name) if self.options.dns_delay else self.cluster.flip_name()
-        report["at"] = time.monotonic()
+        return report
+
+    def _settle(self, rejoin: bool) -> None:
+        """Have all the others follow the new writer."""
+        failover.repoint(self.cluster)
         if rejoin:
             failover.rejoin_old_writers(self.cluster)
-        return report
 
     def _promote_later(
         self, delay: float | None = None, target: str | None = None, rejoin: bool = True, drop_sessions: bool | None = None
@@ -189,9 +196,17 @@ class Controller:
         """Have a reader promoted after `delay` seconds; returns at once."""
         self.cluster.is_promoting = True
 
+        def settle() -> None:
+            try:
+                self._settle(rejoin)
+            except LabError:
+                pass  # the new writer has failed too; what cannot join now does by `reset`
+
         def promote() -> None:
             try:
-                self._promotions.append(self._promote(target, rejoin, drop_sessions))
+                self._promotions.append(self._promote(target, drop_sessions))
+                # A synchronous writer confirms nothing until somebody follows it.
+                self._later(0.0 if self.options.synchronous else _SETTLING, settle)
             except LabError as error:
                 self._promotions.append({"error": str(error)})
             finally:

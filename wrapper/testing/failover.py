@@ -32,11 +32,14 @@ def promote(cluster: Cluster, target: str | None = None, drop_sessions: bool | N
     old.is_stale = old.server.is_hung
     cluster.publish()
     timings["published"] = time.monotonic() - started
+    return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "timings": timings}
+
+
+def repoint(cluster: Cluster) -> None:
+    """Have the readers follow the writer; one that hangs or is down finds it when it comes back."""
     for reader in cluster.readers():
-        if reader is not old:
-            reader.server.follow(new.server)  # one that hangs or is down finds it when it comes back
-    timings["repointed"] = time.monotonic() - started
-    return {"old_writer": old.id, "new_writer": new.id, "timings": timings}
+        if not reader.server.was_writer:
+            reader.server.follow(cluster.writer.server)
 
 
 def _candidate(cluster: Cluster, target: str | None) -> Instance:

@@ -12,7 +12,7 @@ GOAL = 0.050
 WINDOW = 25.0
 
 
-def _floor(stage: Stage) -> list[float]:
+def _floor(stage: Stage, rounds: int) -> list[float]:
     """Have as many raw connections dropped by a server in good health; return the seconds until each writes again.
 
     What eight processes that connect at once cost on this machine, without anything to detect or to decide.
@@ -20,13 +20,16 @@ def _floor(stage: Stage) -> list[float]:
     workers = [stage.start("load", side=RAW, pause=PAUSE) for _ in range(WORKERS)]
     for worker in workers:
         worker.expect("back", 30)
-    dropped = time.monotonic()
-    stage.lab.drop_sessions("writer")
-    returned = [back(worker, dropped, dropped + 10) for worker in workers]
+    taken: list[float] = []
+    for _ in range(rounds):
+        dropped = time.monotonic()
+        stage.lab.drop_sessions("writer")
+        returned = [back(worker, dropped, dropped + 10) for worker in workers]
+        first = min(event.at for worker in workers for event in worker.events("failed", dropped))
+        taken += [at - first for at in returned if at is not None]
     for worker in workers:
         stage.stop(worker)
-    first = min(event.at for worker in workers for event in worker.events("failed", dropped))
-    return [at - first for at in returned if at is not None]
+    return taken
 
 
 def measure(bench: Bench, side: Side) -> list[Figure]:
@@ -35,7 +38,7 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
     rounds = bench.rounds(10, 3) if is_ours else bench.rounds(2, 1)
     for drop_sessions in (False, True):
         with bench.stage(side) as stage:
-            floor = _floor(stage) if is_ours else []
+            floor = _floor(stage, rounds) if is_ours else []
             moments = list(phases(rounds, 1.0))
             outages = played(stage, stage.lab.kill, moments, drop_sessions=drop_sessions, window=10.0 if is_ours else WINDOW)
         values = [value for outage in outages for value in outage.beyond]

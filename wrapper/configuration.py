@@ -1,0 +1,66 @@
+"""What a connection is made by, worked out from the text and the keyword arguments that it is asked for with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from wrapper.conninfo import extract
+from wrapper.drivers import driver_dialect_for
+from wrapper.errors import AwsWrapperError
+from wrapper.pipeline import PluginReference, parse_plugins
+from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles, apply, chosen_plugins, provider_of
+from wrapper.settings import Settings, is_foreign_to_driver, merge, split
+
+if TYPE_CHECKING:
+    from wrapper.drivers.base import DriverDialect
+    from wrapper.providers.base import ConnectionProvider
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The wrapper's settings, the driver's parameters and the plugins of a connection; connections may share one."""
+
+    driver_dialect: DriverDialect
+    settings: Settings
+    parameters: Mapping[str, Any]
+    plugins: Sequence[PluginReference]
+    profile: ConfigurationProfile | None
+
+    @property
+    def connection_provider(self) -> ConnectionProvider | None:
+        """The connection's own provider, None for that of the process."""
+        own: ConnectionProvider | None = self.settings["connection_provider"]
+        return own or (None if self.profile is None else provider_of(self.profile))
+
+
+def configuration_of(target: Callable[..., Any] | None, conninfo: str, keywords: Mapping[str, Any]) -> Configuration:
+    """Return the configuration of a connection. Raises `AwsWrapperError` for a parameter that is unknown or not valid."""
+    # An application opens many connections in the same way: most of what opening one costs us is spared by remembering. Equal
+    # values of different types do not mean the same (1 and True), hence the types.
+    arguments = tuple((name, type(value), value) for name, value in keywords.items())
+    try:
+        hash((target, arguments))
+    except TypeError:
+        return _configure.__wrapped__(target, conninfo, arguments, None)
+    return _configure(target, conninfo, arguments, DriverConfigurationProfiles.version())
+
+
+@lru_cache(maxsize=64)
+def _configure(
+    target: Callable[..., Any] | None, conninfo: str, arguments: Sequence[tuple[str, type, Any]], _profiles: object
+) -> Configuration:
+    driver_dialect = driver_dialect_for(target)
+    ours, text = extract(conninfo, is_foreign_to_driver)
+    given = merge({**driver_dialect.parse_conninfo(text), **ours}, {name: value for name, _, value in arguments})
+    profile = DriverConfigurationProfiles.get_profile(given["profile_name"]) if given.get("profile_name") else None
+    if profile is not None:
+        given = apply(profile, given)
+    settings, parameters = split(given, driver_dialect.knows_parameter)
+    forced = settings["wrapper_driver_dialect"]
+    if forced not in (None, driver_dialect.code):
+        raise AwsWrapperError(f"wrapper_driver_dialect={forced!r} does not fit {target!r}: expected {driver_dialect.code}")
+    plugins = parse_plugins(chosen_plugins(settings["plugins"], profile, driver_dialect.default_plugins))
+    return Configuration(driver_dialect, settings, parameters, plugins, profile)
