@@ -11,6 +11,7 @@ from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostAvailability, HostInfo, HostRole, host_key, split_host_key
 from wrapper.monitor.client import MonitorClient, current_client
+from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
 from wrapper.resolver import static_address
@@ -19,11 +20,13 @@ from wrapper.urls import EndpointKind, parse_endpoint
 
 
 class KnownCluster:
-    """What is known of one cluster at this moment, and where that knowledge is kept. Reads memory only.
+    """What is known of the cluster that a configuration leads to, at this moment, and where that knowledge is kept. Reads memory
+    only, and has no state of its own: connections that are made alike share one.
 
     `watch`: the endpoint as the user gave it, None where the parameters lead to no single TCP endpoint (Unix sockets, lists of
     hosts): then nothing is known and nothing is kept. `is_followed`: whether anybody wants to know; without plugins nobody does,
-    and no monitor is involved.
+    and no monitor is involved. `watch_settings`: how the monitor is asked to watch it; `login_overrides`: what its sessions log in
+    with in place of what connections do.
     """
 
     def __init__(self, driver_dialect: DriverDialect, parameters: Mapping[str, Any], settings: Settings, is_followed: bool) -> None:
@@ -38,6 +41,24 @@ class KnownCluster:
         self.is_followed = is_followed and self.watch is not None
         self.endpoint_kind = parse_endpoint(self.watch.host).kind if self.watch is not None else EndpointKind.OTHER
         self.template = self._instance_template()
+        self.watch_settings = self._watch_settings()
+        self.login_overrides = self._login_overrides(driver_dialect)
+
+    def _watch_settings(self) -> WatchSettings:
+        return WatchSettings(
+            interval=self._settings.seconds("failure_detection_interval_ms"),
+            topology_refresh=self._settings.seconds("topology_refresh_ms"),
+            high_refresh=self._settings.seconds("cluster_topology_high_refresh_rate_ms"),
+            instance_template=str(self.template),
+            connect_timeout=self._settings["connect_timeout"],
+        )
+
+    def _login_overrides(self, driver_dialect: DriverDialect) -> dict[str, Any]:
+        overrides: dict[str, Any] = {}
+        for prefix in ("topology-monitoring-", "monitoring-"):
+            given = self._settings.monitoring.get(prefix, {})
+            overrides.update((name, value) for name, value in given.items() if driver_dialect.knows_parameter(name))
+        return {"dbname" if name == "database" else name: value for name, value in overrides.items()}
 
     def _instance_template(self) -> InstanceTemplate:
         given = self._settings["cluster_instance_host_pattern"]
@@ -90,6 +111,8 @@ class KnownCluster:
 
     def mark(self, aliases: Iterable[str], found: HostAvailability) -> None:
         """Note for the whole process whether the hosts with these `host:port` texts are worth connecting to."""
+        if found is HostAvailability.AVAILABLE and not BOOK:
+            return  # nothing to take back, as nearly always
         for alias in aliases:
             host, _, port = alias.rpartition(":")
             BOOK.mark(host_key(host, int(port)) if host else host_key(alias, self.default_port), found, time.monotonic())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from wrapper.cluster import KnownCluster
 from wrapper.conninfo import extract
 from wrapper.drivers import driver_dialect_for
 from wrapper.errors import AwsWrapperError
@@ -21,13 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The wrapper's settings, the driver's parameters and the plugins, outermost first. Connections may share one."""
+    """The wrapper's settings, the driver's parameters, the plugins, outermost first, and the cluster that it all leads to.
+
+    Connections that are made alike share one.
+    """
 
     driver_dialect: DriverDialect
     settings: Settings
     parameters: Mapping[str, Any]
     plugins: Sequence[PluginReference]
     profile: ConfigurationProfile | None
+    cluster: KnownCluster
 
     @property
     def connection_provider(self) -> ConnectionProvider | None:
@@ -65,4 +70,5 @@ def _configure(
     plugins = parse_plugins(chosen_plugins(settings["plugins"], profile, driver_dialect.default_plugins))
     if settings["auto_sort_wrapper_plugin_order"]:
         plugins = sort_codes(plugins)
-    return Configuration(driver_dialect, settings, parameters, plugins, profile)
+    cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(plugins))
+    return Configuration(driver_dialect, settings, parameters, plugins, profile, cluster)

@@ -14,7 +14,6 @@ from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.direct import search, with_members, with_proof
 from wrapper.monitor.messages import Offer
-from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.state import ClusterState, TopologyHost
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
 from wrapper.settings import Settings
@@ -140,36 +139,18 @@ class Discovery:
         local = self._cluster.local
         assert self._cluster.watch is not None
         assert local is not None
-        template = self._cluster.template
-        settings = WatchSettings(
-            interval=self._settings.seconds("failure_detection_interval_ms"),
-            topology_refresh=self._settings.seconds("topology_refresh_ms"),
-            high_refresh=self._settings.seconds("cluster_topology_high_refresh_rate_ms"),
-            instance_template=template.pattern if template.port is None else f"{template.pattern}:{template.port}",
-            connect_timeout=self._settings["connect_timeout"],
-        )
-        overrides = self._monitoring_overrides()
+        overrides = self._cluster.login_overrides
         # A pooled connection may have been opened with an older one.
         password = {name: value for name, value in physical.arguments.items() if name == "password"}
         self._cluster.client.watch(
             self._cluster.watch,
             self.dialect.code,
             self._driver.code,
-            settings,
+            self._cluster.watch_settings,
             local.topology,
             (physical.arguments, overrides),
             lambda: Offer({**self._driver.login_values(connection), **password, **overrides}),
         )
-
-    def _monitoring_overrides(self) -> dict[str, Any]:
-        overrides: dict[str, Any] = {}
-        for prefix in ("topology-monitoring-", "monitoring-"):
-            overrides.update(
-                (name, value)
-                for name, value in self._settings.monitoring.get(prefix, {}).items()
-                if self._driver.knows_parameter(name)
-            )
-        return {"dbname" if name == "database" else name: value for name, value in overrides.items()}
 
     # -- asking ----------------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wrapper.cluster import KnownCluster
 from wrapper.configuration import Configuration
 from wrapper.decisions.host_changes import host_changes
 from wrapper.dialects import DatabaseDialect, RoleAnswer
@@ -43,9 +42,9 @@ class PluginService:
     def __init__(self, target: Callable[..., Any], configuration: Configuration) -> None:
         self.target_driver_func = target
         self.driver_dialect = driver_dialect = configuration.driver_dialect
-        self.parameters = parameters = dict(configuration.parameters)
+        self.parameters = dict(configuration.parameters)
         self.settings = settings = configuration.settings
-        self.known_cluster = KnownCluster(driver_dialect, parameters, settings, is_followed=bool(configuration.plugins))
+        self.known_cluster = configuration.cluster
         self.connections = PhysicalConnections(target, driver_dialect, settings, self.known_cluster)
         self.discovery = Discovery(driver_dialect, settings, self.known_cluster, self.connections)
         self.provider_manager = ConnectionProviderManager(configuration.connection_provider)

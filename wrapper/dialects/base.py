@@ -43,6 +43,9 @@ class InstanceTemplate:
             raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}, which is not a number")
         return cls(pattern, int(port) if colon else None)
 
+    def __str__(self) -> str:
+        return self.pattern if self.port is None else f"{self.pattern}:{self.port}"
+
     def endpoint(self, name: str) -> str:
         """Return the endpoint of the instance called `name`."""
         return self.pattern.replace("?", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import psycopg
@@ -18,6 +19,8 @@ ATTRIBUTES = (*_SESSION_ATTRIBUTES, *_OBJECT_ATTRIBUTES)
 # Is None until somebody asks for `adapters`.
 _ADAPTERS = "_adapters"
 _HANDLERS = ("_notice_handlers", "_notify_handlers")
+_NAMES = (*ATTRIBUTES, _ADAPTERS, *_HANDLERS)
+_read = attrgetter(*_NAMES)
 # What psycopg_pool keeps on a connection; without it a switched connection would never go back to its pool.
 _POOL_ATTRIBUTES = ("_pool", "_created_at", "_expire_at")
 # Settings that the server reports whenever they change and that a client may set (PostgreSQL manual, 34.2 and 55.2.7). A session's
@@ -48,8 +51,8 @@ def reported(pgconn: Any) -> Reported:
 
 def session_state(connection: Any) -> SessionState:
     """Return what holds outside of the open transaction: what was set inside goes with it, and was SET LOCAL perhaps."""
-    attributes = {name: getattr(connection, name) for name in (*ATTRIBUTES, _ADAPTERS)}
-    attributes.update((name, tuple(getattr(connection, name))) for name in _HANDLERS)
+    attributes = dict(zip(_NAMES, _read(connection), strict=True))
+    attributes.update((name, tuple(attributes[name])) for name in _HANDLERS)
     try:
         values = getattr(connection, BEFORE_TRANSACTION, None) or reported(connection.pgconn)
     except psycopg.OperationalError:
