@@ -103,9 +103,13 @@ class PluginService:
             raise
         wrapper.switch_to(connection)
         logger.debug("a connection leads to %s now", host_info)
-        action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
-        if dispose:
-            self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)
+        action = OldConnectionSuggestedAction.NO_OPINION
+        try:
+            action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
+        finally:
+            # Also when a plugin raises: the switch has taken place.
+            if dispose:
+                self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)
 
     def _leave(self, old: Any, *, preserve: bool) -> None:
         if self.driver_dialect.is_closed(old):
