@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 POSTGRESQL = "postgresql"
 _MODULES = {POSTGRESQL: "monitor_service.sessions.psycopg", "mysql": "monitor_service.sessions.mysql"}
 # A worker's driver says in whose words its login values are.
-_ENGINES = {"psycopg": POSTGRESQL, "mysql_connector": "mysql"}
+_ENGINES = {"psycopg": POSTGRESQL, "mysql-connector-python": "mysql"}
 
 
 def is_supported(driver: str, engine: str) -> bool:

@@ -55,7 +55,7 @@ from wrapper.monitor.state import (
 
 from .servers import Server, eventually
 
-DRIVERS = {"postgresql": "psycopg", "mysql": "mysql_connector"}
+DRIVERS = {"postgresql": "psycopg", "mysql": "mysql-connector-python"}
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
