@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor_service.loop_guard import guarded_loop
 from monitor_service.sessions import APPLICATION_NAME, ProbeError
+from monitor_service.sessions import mysql_protocol as protocol
 from monitor_service.sessions.mysql import Door
 from wrapper.drivers.classify import ErrorKind
 from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
@@ -26,8 +30,10 @@ from .test_mysql_protocol import greeting, packet
 # Seconds: what a server that answers never needs, and what is waited for one that does not.
 AMPLE, SHORT = 10.0, 0.15
 
+CERTIFICATE = str(Path(__file__).parent / "server.example.pem")
+
 Script = Callable[[socket.socket], None]
-Play = Callable[[Callable[[Callable[[str, int], Door]], Coroutine[Any, Any, None]]], None]
+Play = Callable[[Callable[[Callable[..., Door]], Coroutine[Any, Any, None]]], None]
 
 
 def sockets() -> int:
@@ -53,10 +59,10 @@ def _no_socket_is_left() -> Iterator[None]:
 def play() -> Play:
     """Runs a scene on a loop of its own."""
 
-    def run(scene: Callable[[Callable[[str, int], Door]], Coroutine[Any, Any, None]]) -> None:
+    def run(scene: Callable[[Callable[..., Door]], Coroutine[Any, Any, None]]) -> None:
         loop, guard = guarded_loop()
         try:
-            loop.run_until_complete(scene(lambda address, port: Door("server.example", address, port, guard)))
+            loop.run_until_complete(scene(lambda address, port, host="server.example": Door(host, address, port, guard)))
         finally:
             loop.close()
 
@@ -110,7 +116,7 @@ async def failure(step: Coroutine[Any, Any, object]) -> ProbeError:
     ids=["nothing", "half a greeting", "another protocol", "an old protocol", "full", "blocked", "not allowed"],
 )
 def test_whatever_is_said_to_a_knock_is_an_answer(play: Play, said: bytes, kind: str, error: ErrorKind) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         caught = await failure(door("127.0.0.1", port).knock(SHORT))
         assert (caught.kind, caught.error) == (kind, error)
 
@@ -122,14 +128,14 @@ def test_a_port_where_nobody_listens_refuses(play: Play) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         assert (await failure(door("127.0.0.1", port).knock(AMPLE))).kind == REFUSED
 
     play(scene)
 
 
 def test_a_server_that_hangs_up_refuses(play: Play) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         assert (await failure(door("127.0.0.1", port).knock(AMPLE))).kind == REFUSED
 
     with scripted(lambda client: client.close()) as port:
@@ -140,7 +146,7 @@ def test_silence_is_reset_before_a_server_can_count_it(play: Play) -> None:
     # Never accepted, as by a server that hangs: it must not find a half-open handshake when it goes on.
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        async def scene(door: Callable[[str, int], Door]) -> None:
+        async def scene(door: Callable[..., Door]) -> None:
             caught = await failure(door("127.0.0.1", listener.getsockname()[1]).knock(SHORT))
             assert caught.kind == SILENT
 
@@ -158,7 +164,7 @@ def test_whoever_has_no_login_leaves_with_a_whole_packet(play: Play) -> None:
         while data := client.recv(1000):
             heard.append(data)
 
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         one = door("127.0.0.1", port)
         await one.knock(AMPLE)
         one.close()
@@ -178,7 +184,7 @@ def test_files_that_are_missing_cost_no_handshake(play: Play) -> None:
         client.sendall(packet(greeting(capabilities=0xFFFFFFFF)))
         heard.append(client.recv(1000))
 
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         caught = await failure(door("127.0.0.1", port).log_in({"user": "app", "ssl_ca": "/no/such.pem"}, AMPLE))
         assert caught.error is ErrorKind.LOGIN
         assert "/no/such.pem" in caught.detail
@@ -189,7 +195,7 @@ def test_files_that_are_missing_cost_no_handshake(play: Play) -> None:
 
 
 def test_a_server_that_cannot_be_verified_gets_no_password(play: Play) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         caught = await failure(door("127.0.0.1", port).log_in({"user": "app", "password": "hush", "ssl_verify_cert": True}, AMPLE))
         assert caught.error is ErrorKind.LOGIN
         assert "does not offer" in caught.detail
@@ -199,13 +205,84 @@ def test_a_server_that_cannot_be_verified_gets_no_password(play: Play) -> None:
 
 
 def test_a_login_that_is_not_answered_is_silent(play: Play) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         one = door("127.0.0.1", port)
         await one.knock(AMPLE)
         assert (await failure(one.log_in({"user": "app"}, SHORT))).kind == SILENT
 
     with scripted(lambda client: client.sendall(packet(greeting()))) as port:
         play(scene)
+
+
+def speak_tls(client: socket.socket) -> Iterator[ssl.SSLSocket]:
+    """Greet, agree to TLS, and be server.example in it. Yields once, or never when the client breaks it off."""
+    client.sendall(packet(greeting(protocol.CACHING_SHA2, capabilities=0xFFFFFFFF)))
+    asked = client.recv(36)
+    assert len(asked) == 36
+    assert asked[4 + 1] & (protocol.TLS >> 8)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    try:
+        with context.wrap_socket(client, server_side=True) as secured:
+            yield secured
+    except (ssl.SSLError, ConnectionError):
+        pass  # the client did not like what it saw
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_the_server_is_verified_by_name_though_connected_to_by_address(play: Play, version: str) -> None:
+    heard: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        for secured in speak_tls(client):
+            assert secured.version() == version
+            secured.recv(1000)
+            secured.sendall(packet(b"\x01" + protocol.FULL_LOGIN, 3))
+            heard.append(secured.recv(1000))
+            secured.sendall(packet(b"\0\0\0\x02\0\0\0", 5))
+            secured.recv(1000)  # the preparation
+            secured.sendall(packet(b"\0\0\0\x02\0\0\0", 1))
+            heard.append(secured.recv(1000)[4:])
+            long = b"x" * 60000  # several records
+            rows = [b"\x01", b"\x03def\0\0\0\0\0\x0c" + bytes(6) + b"\xfd" + bytes(5), b"\xfe\0\0\x02\0"]
+            rows += [b"\xfc" + len(long).to_bytes(2, "little") + long, b"\xfe\0\0\x02\0"]
+            secured.sendall(b"".join(packet(row, number) for number, row in enumerate(rows, 1)))
+            heard.append(secured.recv(1000)[4:])
+
+    async def scene(door: Callable[..., Door]) -> None:
+        offer = {"user": "app", "password": "hush", "ssl_ca": CERTIFICATE, "ssl_verify_cert": True, "ssl_verify_identity": True}
+        session = await door("127.0.0.1", port).log_in({**offer, "tls_versions": [version]}, AMPLE)
+        assert await session.ask("SELECT x", AMPLE) == [("x" * 60000,)]
+        session.close()
+
+    with scripted(script) as port:
+        play(scene)
+    assert heard == [packet(b"hush\0", 4), b"\x03SELECT x", b"\x01"]
+
+
+@pytest.mark.parametrize(
+    ("host", "offer", "reason"),
+    [
+        ("other.example", {"ssl_ca": True, "ssl_verify_identity": True}, "Hostname mismatch"),
+        ("server.example", {"ssl_verify_cert": True}, "self-signed|self signed"),
+    ],
+)
+def test_a_server_that_is_another_gets_no_password(play: Play, host: str, offer: dict[str, object], reason: str) -> None:
+    heard: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        for secured in speak_tls(client):
+            heard.append(secured.recv(1000))
+
+    async def scene(door: Callable[..., Door]) -> None:
+        given = {"user": "app", "password": "hush", **offer, **({"ssl_ca": CERTIFICATE} if "ssl_ca" in offer else {})}
+        caught = await failure(door("127.0.0.1", port, host).log_in(given, AMPLE))
+        assert (caught.kind, caught.error) == (ANSWERED, ErrorKind.LOGIN)
+        assert re.search(reason, caught.detail), caught.detail
+
+    with scripted(script) as port:
+        play(scene)
+    assert b"".join(heard) == b""
 
 
 def test_another_login_method_is_followed(play: Play) -> None:
@@ -219,7 +296,7 @@ def test_another_login_method_is_followed(play: Play) -> None:
         client.sendall(packet(b"\x01\x03", 4))
         client.sendall(packet(b"\0\0\0\x02\0\0\0", 5))
 
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         session = await door("127.0.0.1", port).log_in({"user": "app", "password": "hush"}, AMPLE)
         session.close()
 
@@ -231,7 +308,7 @@ def test_another_login_method_is_followed(play: Play) -> None:
 def test_a_session_on_a_real_server(play: Play, mysql_server: Server) -> None:
     offer = {**login(mysql_server).parameters, "database": "gone", "init_command": "nonsense", "collation": "nonsense"}
 
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         session = await door(mysql_server.endpoint, mysql_server.port).log_in(offer, AMPLE)
         limits = "SELECT @@autocommit, @@max_statement_time, database()"
         assert [tuple(map(str, row)) for row in await session.ask(limits, AMPLE)] == [("1", "5.0", "None")]
@@ -252,7 +329,7 @@ def test_a_session_on_a_real_server(play: Play, mysql_server: Server) -> None:
 
 
 def test_the_answer_of_a_question_that_took_too_long_goes_to_nobody(play: Play, mysql_server: Server) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         session = await door(mysql_server.endpoint, mysql_server.port).log_in(login(mysql_server).parameters, AMPLE)
         await session.ask("SELECT 'first'", AMPLE)
         assert (await failure(session.ask("SELECT sleep(1), 'late'", SHORT))).kind == SILENT
@@ -263,7 +340,7 @@ def test_the_answer_of_a_question_that_took_too_long_goes_to_nobody(play: Play, 
 
 
 def test_a_hung_server_is_silent_at_every_step(play: Play, mysql_server: Server) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         one = door(mysql_server.endpoint, mysql_server.port)
         session = await one.log_in(login(mysql_server).parameters, AMPLE)
         await one.knock(AMPLE)
@@ -280,7 +357,7 @@ def test_a_hung_server_is_silent_at_every_step(play: Play, mysql_server: Server)
 
 
 def test_a_killed_session_is_no_news_of_the_server(play: Play, mysql_server: Server) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         session = await door(mysql_server.endpoint, mysql_server.port).log_in(login(mysql_server).parameters, AMPLE)
         heard = asyncio.Event()
         session.watch(heard.set)
@@ -294,7 +371,7 @@ def test_a_killed_session_is_no_news_of_the_server(play: Play, mysql_server: Ser
 
 
 def test_a_wrong_password_is_an_answer(play: Play, mysql_server: Server) -> None:
-    async def scene(door: Callable[[str, int], Door]) -> None:
+    async def scene(door: Callable[..., Door]) -> None:
         one = door(mysql_server.endpoint, mysql_server.port)
         caught = await failure(one.log_in(login(mysql_server, "wrong").parameters, AMPLE))
         assert (caught.kind, caught.error) == (ANSWERED, ErrorKind.LOGIN)
