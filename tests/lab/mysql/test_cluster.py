@@ -93,6 +93,14 @@ def test_user_sql_passes_untouched_in_both_directions(aurora_mysql: LocalAurora,
         ask(connection, "DROP TABLE passed")
 
 
+def test_a_client_that_insists_on_compression_is_refused(aurora_mysql: LocalAurora) -> None:
+    with pytest.raises(mysql.connector.Error, match="compression") as caught:
+        connect(**aurora_mysql.parameters(by_address=True, compress=True, read_timeout=10))
+    assert caught.value.errno == 1235
+    with login(aurora_mysql, compress=True, use_pure=False) as connection:  # it takes what is offered
+        assert one(connection, "SELECT 1") == 1
+
+
 def test_readers_follow_the_writer_and_refuse_writes(aurora_mysql: LocalAurora) -> None:
     with login(aurora_mysql) as connection:
         ask(connection, "CREATE TABLE followed AS SELECT 7 AS x")

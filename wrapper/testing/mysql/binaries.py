@@ -41,21 +41,24 @@ def find_programs() -> Programs:
     """
     explicit = os.environ.get(VARIABLE)
     if explicit:
-        programs = _look_below(Path(explicit))
-        if programs is None or (trouble := _trouble(programs)):
-            raise LabError(f"{VARIABLE}={explicit!r} holds no usable MariaDB server{f': {trouble}' if programs else ''}; {_REMEDY}")
-        return programs
+        return _usable(Path(explicit), f"{VARIABLE}={explicit!r} holds no usable MariaDB server")
     if (programs := _installed()) and not _trouble(programs):
         return programs
     place = _cache() / "mariadb"
-    if (programs := _look_below(place / "usr")) is None or _trouble(programs):
-        try:
-            fetch_mariadb(place)
-        except FetchError as error:
-            raise LabError(f"no MariaDB server found, and none could be fetched: {error}; {_REMEDY}") from error
-        programs = _look_below(place / "usr")
-    if programs is None or (trouble := _trouble(programs)):
-        raise LabError(f"the MariaDB server fetched into {place} does not run{f': {trouble}' if programs else ''}; {_REMEDY}")
+    if (programs := _look_below(place / "usr")) and not _trouble(programs):
+        return programs
+    try:
+        fetch_mariadb(place)
+    except FetchError as error:
+        raise LabError(f"no MariaDB server found, and none could be fetched: {error}; {_REMEDY}") from error
+    return _usable(place / "usr", f"the MariaDB server fetched into {place} cannot be used")
+
+
+def _usable(base: Path, complaint: str) -> Programs:
+    programs = _look_below(base)
+    trouble = "the program or its scripts are missing" if programs is None else _trouble(programs)
+    if programs is None or trouble:
+        raise LabError(f"{complaint}: {trouble}; {_REMEDY}")
     return programs
 
 

@@ -15,7 +15,7 @@ import struct
 import sys
 from collections.abc import Callable
 
-from wrapper.testing.mysql.rewrite import Commands, greeting_size, plain_greeting
+from wrapper.testing.mysql.rewrite import Commands, greeting_size, plain_greeting, refusal
 
 _BACKLOG = 512
 
@@ -59,12 +59,22 @@ class _Client(_Side):
     def __init__(self, layer: Layer) -> None:
         super().__init__(Commands().feed)
         self.layer = layer
+        self._is_new = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.pause_reading()
         self.layer.sessions.add(self)
         self._reaching = asyncio.ensure_future(self._reach_server())  # the loop itself keeps no hold of it
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_new:
+            self._is_new = False
+            if error := refusal(data):
+                self.transport.write(error)
+                self.transport.close()
+                return
+        super().data_received(data)
 
     async def _reach_server(self) -> None:
         server = _Side(Greeting().feed, self)

@@ -37,7 +37,8 @@ _HEADER = 4
 _LONGEST = 1 << 16
 
 # CLIENT_COMPRESS, CLIENT_ZSTD_COMPRESSION_ALGORITHM, CLIENT_QUERY_ATTRIBUTES: with them the text of a command is not where it was.
-_UNREADABLE = 1 << 5 | 1 << 26 | 1 << 27
+_COMPRESS = 1 << 5
+_UNREADABLE = _COMPRESS | 1 << 26 | 1 << 27
 
 
 def rewrite(sql: bytes) -> bytes:
@@ -124,3 +125,13 @@ def plain_greeting(packet: bytes) -> bytes:
     offered = int.from_bytes(packet[low : low + 2] + packet[high : high + 2], "little")
     kept = (offered & ~_UNREADABLE).to_bytes(4, "little")
     return packet[:low] + kept[:2] + packet[low + 2 : high] + kept[2:] + packet[high + 2 :]
+
+
+def refusal(login: bytes) -> bytes:
+    """Return the error packet for a client whose first packet says that it will compress without being offered it, as
+    mysql-connector's pure Python does; empty for all others."""
+    wanted = int.from_bytes(login[_HEADER : _HEADER + 4], "little")
+    if not wanted & _COMPRESS:
+        return b""
+    error = b"\xff" + (1235).to_bytes(2, "little") + b"#42000" + b"The lab's layer does not support compression"
+    return len(error).to_bytes(3, "little") + b"\2" + error
