@@ -258,13 +258,17 @@ class AwsWrapperConnection:
         if self._broken or GENERATION[0] != calls.seen:
             self._look()
         try:
-            cursor = self._target.cursor(*args, **kwargs)
+            cursor = self._new_cursor(*args, **kwargs)
         except Exception:
             # The connection may have been lost unseen: then a plugin replaces it and raises what the application should know.
             calls.look()
             raise
-        cursor.__class__ = calls.cursor_classes[cursor.__class__]
         self._cursors.add(cursor)
+        return cursor
+
+    def _new_cursor(self, *args: Any, **kwargs: Any) -> Any:
+        cursor = self._target.cursor(*args, **kwargs)
+        cursor.__class__ = self._calls.cursor_classes[cursor.__class__]
         return cursor
 
     def commit(self) -> None:

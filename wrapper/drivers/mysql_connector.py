@@ -52,21 +52,27 @@ _SET_TIMEOUT = 5.0
 
 @lru_cache(maxsize=32)
 def _opener(target: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the driver's connect function with what it cannot do itself: TCP keepalive, and finding the C extension's socket."""
+    """Return the driver's connect function with what it lacks: guarded connections, and TCP keepalive."""
 
     @wraps(target)
     def open_connection(*, tcp_keepalive: Keepalive | None = None, **arguments: Any) -> Any:
-        before = mysql_socket.open_sockets()
-        connection = target(**arguments)
-        if isinstance(connection, MySQLConnectionAbstract):
-            if not isinstance(connection, MySQLConnection):
-                connection._descriptor = mysql_socket.find(connection, before)  # type: ignore[attr-defined]
-            number = mysql_guard.number_of(connection)
-            if number is not None and tcp_keepalive is not None:
-                mysql_socket.keep_alive(number, tcp_keepalive)
+        connection = _connection_function(target, arguments)(**arguments)
+        number = mysql_guard.number_of(connection) if isinstance(connection, MySQLConnectionAbstract) else None
+        if number is not None and tcp_keepalive is not None:
+            mysql_socket.keep_alive(number, tcp_keepalive)
         return connection
 
     return open_connection
+
+
+def _connection_function(target: Callable[..., Any], arguments: dict[str, Any]) -> Callable[..., Any]:
+    """Return the guarded class whose objects `target` would make. A connect function that somebody wrapped is called as it is."""
+    kind: Any = target
+    if target is mysql.connector.pooling.connect:
+        # The parameters that make it do more than this are refused.
+        is_pure = arguments.pop("use_pure", False) or not mysql.connector.HAVE_CEXT
+        kind = MySQLConnection if is_pure else mysql.connector.CMySQLConnection
+    return mysql_guard.guarded_class(kind) if isinstance(kind, type) else target
 
 
 class MySqlConnectorDialect:

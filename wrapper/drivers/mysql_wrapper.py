@@ -18,6 +18,10 @@ from wrapper.monitor.generation import GENERATION
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+# The positional parameters of the driver's `cursor`, and the class that it makes cursors of, by what it is asked for.
+_CURSOR_PARAMETERS = ("buffered", "raw", "prepared", "cursor_class", "dictionary", "read_timeout", "write_timeout")
+_driver_classes: dict[tuple[Any, ...], type] = {}
+
 # Setting one of these is a statement.
 _SETTINGS = frozenset({"autocommit", "database", "sql_mode", "time_zone"})
 
@@ -36,11 +40,17 @@ class MySqlWrapperConnection(AwsWrapperConnection):
         if name == "database":
             self._target._database = value  # the driver forgets it
 
-    def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a new cursor, as the driver's `cursor`. The driver asks the server for a sign of life first."""
-        cursor = super().cursor(*args, **kwargs)
+    def _new_cursor(self, *args: Any, **kwargs: Any) -> Any:
+        target = self._target
+        key = (type(target), target._buffered, target._raw, args, *kwargs.items())
+        driver_class = _driver_classes.get(key)
+        if driver_class is None:
+            # Once in a process: which class it is that the driver has for this.
+            driver_class = _driver_classes[key] = type(target.cursor(*args, **kwargs))
+        names = dict(zip(_CURSOR_PARAMETERS, args, strict=False))
+        cursor = target.cursor(**{**names, **kwargs, "cursor_class": self._calls.cursor_classes[driver_class]})
         # The driver's own reference is weak, and gone when the cursor is closed.
-        cursor._conn = self._target
+        cursor._conn = target
         return cursor
 
     def start_transaction(self, *args: Any, **kwargs: Any) -> None:
