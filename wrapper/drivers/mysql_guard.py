@@ -3,8 +3,8 @@
 The pure Python implementation sends and receives in two methods of its socket object. The C extension reaches the network in the
 methods of `CMySQLConnection` below; the C object under it cannot be derived from. On success a guarded method costs one call more.
 
-Connections are made of guarded classes from the start: CPython finds the attributes of an object whose class was replaced at half the
-speed. Methods that are called per row or packet have the driver's own signature, for the same reason.
+Connections are made of guarded classes from the start: CPython is slow to find the attributes of an object whose class was replaced.
+Methods that are called per row or packet have the driver's own signature, for the same reason.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _pid = os.getpid()
 def guarded_class(connection_class: Any) -> Any:
     """Return a class of the driver's connections with the guard.
 
-    Its objects have attributes of ours: `_failure_listener`; `_lost`, whether the connection failed; of the C extension `_descriptor`.
+    Attributes of ours are `_failure_listener`; `_lost`, whether the connection failed; and, of the C extension, `_descriptor`.
     """
     names: dict[str, Any] = {
         "guarded_class": connection_class,
