@@ -64,7 +64,7 @@ class KnownCluster:
     @property
     def local(self) -> ClusterState | None:
         """What sessions of this process learned."""
-        return self.client.local.get(self.watch.key) if self.watch is not None and self.is_followed else None
+        return self.client.own_view(self.watch) if self.watch is not None and self.is_followed else None
 
     def learn(self, state: ClusterState) -> None:
         """Keep what a session of this process found out."""

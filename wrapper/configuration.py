@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wrapper.conninfo import extract
 from wrapper.drivers import driver_dialect_for
 from wrapper.errors import AwsWrapperError
-from wrapper.pipeline import PluginReference, parse_plugins
+from wrapper.pipeline import PluginReference, parse_plugins, sort_codes
 from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles, apply, chosen_plugins, provider_of
 from wrapper.settings import Settings, is_foreign_to_driver, merge, split
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The wrapper's settings, the driver's parameters and the plugins of a connection; connections may share one."""
+    """The wrapper's settings, the driver's parameters and the plugins, outermost first. Connections may share one."""
 
     driver_dialect: DriverDialect
     settings: Settings
@@ -63,4 +63,6 @@ def _configure(
     if forced not in (None, driver_dialect.code):
         raise AwsWrapperError(f"wrapper_driver_dialect={forced!r} does not fit {target!r}: expected {driver_dialect.code}")
     plugins = parse_plugins(chosen_plugins(settings["plugins"], profile, driver_dialect.default_plugins))
+    if settings["auto_sort_wrapper_plugin_order"]:
+        plugins = sort_codes(plugins)
     return Configuration(driver_dialect, settings, parameters, plugins, profile)

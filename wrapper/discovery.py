@@ -129,8 +129,9 @@ class Discovery:
         named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
         if named is None and len(cluster.topology.hosts) == 1:
             named = cluster.topology.hosts[0]
-        if named is not None and cluster.topology.member(physical.host_info.key) is None:
-            physical.host_info = HostInfo(named.host, named.port, answer.role, host_id=named.id or None)
+        member = cluster.topology.member(physical.host_info.key) or named
+        if member is not None:
+            physical.host_info = HostInfo(member.host, member.port, weight=member.weight, host_id=member.id or None)
         physical.host_info = physical.host_info.with_role(answer.role)
         self._cluster.learn(with_proof(cluster, physical.host_info.key, answer, time.monotonic()))
 

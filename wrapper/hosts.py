@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 
 NO_PORT = -1
 DEFAULT_WEIGHT = 100
@@ -37,6 +38,7 @@ class HostAvailability(str, Enum):
     UNAVAILABLE = "unavailable"
 
 
+@lru_cache(maxsize=1024)
 def host_key(host: str, port: int) -> str:
     """Return the text by which host health is keyed everywhere: `host:port`, lower case, without a trailing dot.
 

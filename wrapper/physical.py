@@ -18,7 +18,7 @@ from wrapper.drivers.classify import ErrorKind
 from wrapper.hosts import HostInfo
 from wrapper.monitor.handles import Handle, is_severed
 from wrapper.providers.base import ConnectionProvider
-from wrapper.session_state import SessionState, SessionStateTransferHandlers, TrackedSession
+from wrapper.session_state import Hook, SessionState, SessionStateTransferHandlers, TrackedSession
 from wrapper.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -101,18 +101,25 @@ class PhysicalConnections:
 
     def open_elsewhere(self, props: dict[str, Any]) -> Any:
         """Open a connection that leads to no single TCP endpoint; nothing is kept about it."""
-        return self._driver.unwrap(self._target(**self._driver.connect_arguments(props, self._settings)))
+        connection = self._driver.unwrap(self._target(**self._driver.connect_arguments(props, self._settings)))
+        self._guard(connection)
+        return connection
 
     def _keep(self, connection: Any, host_info: HostInfo, arguments: Mapping[str, Any], proxy: Any) -> Physical:
         # A pooled connection is as old as it is, not as its use by this wrapper connection.
         opened_at = connection.__dict__.setdefault("_opened_at", time.monotonic())
         handle = None
+        self._guard(connection)
         if self._cluster.is_followed:
-            self._driver.guard(connection, self, self._settings["socket_timeout"])
             handle = self._handle(connection, host_info, opened_at)
         pristine = self._driver.session_state(connection)
         physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, arguments, proxy)
         return physical
+
+    def _guard(self, connection: Any) -> None:
+        limit = self._settings["socket_timeout"]
+        if limit or self._cluster.is_followed:
+            self._driver.guard(connection, self, limit)
 
     def _handle(self, connection: Any, host_info: HostInfo, opened_at: float) -> Handle | None:
         fileno = self._driver.fileno(connection)
@@ -195,28 +202,38 @@ class PhysicalConnections:
     # -- session state ---------------------------------------------------------------------------------------------------------
 
     def transfer_session_state(self, old: Any, new: Any) -> None:
-        """Give `new` what was set on `old`, before anybody uses it."""
+        """Give `new` what was set on `old`, before anybody uses it. Raises what the server or a hook has against it; `new` is of no
+        use then."""
         self._driver.adopt(old, new)
         if not self._settings["transfer_session_state_on_switch"]:
             return
-        physical, fresh = self.get(old), self.get(new)
-        current = physical.last if physical is not None and physical.last is not None else self._driver.session_state(old)
+        physical = self.get(old)
+        current = physical.last if physical is not None else None
+        current = current or self._driver.session_state(old)
+        pristine = SessionState() if physical is None else physical.pristine
         hook = SessionStateTransferHandlers.get_transfer_session_state_on_switch_func()
-        if hook is not None and physical is not None and hook(TrackedSession(current, physical.pristine), new):
+        if hook is not None and self._is_done_by(hook, TrackedSession(current, pristine), new):
             return
-        if physical is not None and fresh is not None:
-            # What the application never touched is the new server's own business.
-            changed = current.beyond(physical.pristine)
-            current = SessionState(current.attributes, changed.parameters)
-        self._driver.set_session_state(new, current)
+        # What the application never touched is the new server's own business: it is as that connection was opened.
+        fresh = self.get(new)
+        untouched = {} if fresh is None else fresh.pristine.parameters
+        parameters = {**untouched, **current.beyond(pristine).parameters}
+        self._driver.set_session_state(new, SessionState(current.attributes, parameters))
 
     def _reset_session_state(self, connection: Any, physical: Physical) -> None:
         if not self._settings["reset_session_state_on_close"]:
             return
         hook = SessionStateTransferHandlers.get_reset_session_state_on_close_func()
-        if hook is not None and hook(TrackedSession(self._driver.session_state(connection), physical.pristine), connection):
-            return
-        self._driver.set_session_state(connection, physical.pristine)
+        state = TrackedSession(self._driver.session_state(connection), physical.pristine)
+        if hook is None or not self._is_done_by(hook, state, connection):
+            self._driver.set_session_state(connection, physical.pristine)
+
+    def _is_done_by(self, hook: Hook, state: TrackedSession, connection: Any) -> bool:
+        done = hook(state, connection)
+        if self._driver.is_in_transaction(connection):
+            # What the hook has set must outlive the transaction that the driver began for it.
+            connection.commit()
+        return done
 
     # -- failures --------------------------------------------------------------------------------------------------------------
 

@@ -184,10 +184,8 @@ def sort_codes(codes: Sequence[_R]) -> list[_R]:
 class PluginManager:
     """The plugins of one connection and the pipelines that run through them."""
 
-    def __init__(self, service: PluginService, settings: Settings, plugins: str | Sequence[PluginReference]) -> None:
-        chain = parse_plugins(plugins)
-        if settings["auto_sort_wrapper_plugin_order"]:
-            chain = sort_codes(chain)
+    def __init__(self, service: PluginService, settings: Settings, chain: Sequence[PluginReference]) -> None:
+        """`chain`: what `parse_plugins` returned, in the order in which it is to run, outermost first."""
         self.plugins: list[Plugin] = [registration_of(plugin).load().get_instance(service, settings) for plugin in chain]
         # What the pipelines run for each plugin: itself, unless another one supervises it.
         self._links = self.plugins
@@ -195,12 +193,13 @@ class PluginManager:
             supervise = getattr(plugin, "supervise", None)
             if supervise is not None:
                 self._links = [supervise(link) for link in self._links]
+        self._subscriptions = [frozenset(plugin.subscribed_methods) for plugin in self.plugins]
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         return [
             link
-            for plugin, link in zip(self.plugins, self._links, strict=True)
-            if plugin is not skip and not plugin.subscribed_methods.isdisjoint((method, ALL_METHODS))
+            for plugin, link, methods in zip(self.plugins, self._links, self._subscriptions, strict=True)
+            if plugin is not skip and (method in methods or ALL_METHODS in methods)
         ]
 
     def is_subscribed(self, method: str) -> bool:

@@ -84,7 +84,8 @@ class PluginService:
         """Make `connection` the current one: session state moves over, cursors of the old one are refused from now on.
 
         An open transaction of the old connection is rolled back, unless `rollback_on_switch` is off. Then the old connection is
-        closed, unless a plugin wants it preserved or `dispose` is false.
+        closed, unless a plugin wants it preserved or `dispose` is false. When `connection` does not take the session state, it is
+        discarded instead, and everything stays as it was.
         """
         wrapper = self._wrapper() if self._wrapper is not None else None
         if wrapper is None:
@@ -95,12 +96,20 @@ class PluginService:
         physical = self.physical(connection)
         if physical is not None:
             physical.host_info = host_info
-        self.connections.transfer_session_state(old, connection)
+        try:
+            self.connections.transfer_session_state(old, connection)
+        except BaseException:
+            self.discard(connection)
+            raise
         wrapper.switch_to(connection)
         logger.debug("a connection leads to %s now", host_info)
-        action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
-        if dispose:
-            self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)
+        action = OldConnectionSuggestedAction.NO_OPINION
+        try:
+            action = self.manager.notify_connection_changed({ConnectionEvent.CONNECTION_OBJECT_CHANGED})
+        finally:
+            # Also when a plugin raises: the switch has taken place.
+            if dispose:
+                self._leave(old, preserve=action is OldConnectionSuggestedAction.PRESERVE)
 
     def _leave(self, old: Any, *, preserve: bool) -> None:
         if self.driver_dialect.is_closed(old):

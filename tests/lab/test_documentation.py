@@ -34,7 +34,7 @@ def test_the_examples_run(tmp_path: Path) -> None:
 def test_every_argument_and_command_is_there() -> None:
     arguments = set(inspect.signature(LocalAurora).parameters)
     assert set(re.findall(r"(?m)^\| `(\w+)` \|", PAGE)) == arguments
-    methods = {name for name in re.findall(r"`(\w+)\((?:instance|target|delay|\))", PAGE) if not name.startswith("aurora_")}
+    methods = {name for name in re.findall(r"`(\w+)\((?:instance|target|delay|direct|\))", PAGE) if not name.startswith("aurora_")}
     assert len(methods) > 12
     for method in methods:
         assert callable(getattr(LocalAurora, method)), method

@@ -103,6 +103,16 @@ def test_a_reset_cancels_a_scheduled_promotion(aurora: LocalAurora) -> None:
     assert aurora.writer == writer
 
 
+def test_a_new_writer_may_die_before_the_others_follow_it(aurora: LocalAurora) -> None:
+    """They are told a while after the promotion; that this finds nobody must not end the controller."""
+    aurora.kill("writer")
+    aurora.promote_later(0.0)
+    dead = aurora.wait_for_promotion().new_writer
+    aurora.kill(dead)
+    aurora.promote_later(1.0)  # behind it in the same queue
+    eventually(lambda: aurora.writer.id != dead, "the next promotion")
+
+
 def test_the_delay_leaves_the_cluster_without_a_writer(aurora: LocalAurora) -> None:
     old = aurora.writer.id
     thread = threading.Thread(target=aurora.failover, kwargs={"promote_delay": 0.5})

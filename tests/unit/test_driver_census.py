@@ -24,7 +24,8 @@ import pytest
 from tests.unit.driver_census import BESIDE_IT, IO_POINT, Census, network_classes
 from wrapper import AwsWrapperConnection
 from wrapper.cursor import wrapped
-from wrapper.drivers.psycopg import PsycopgDialect, _guarded
+from wrapper.drivers.psycopg import PsycopgDialect
+from wrapper.drivers.psycopg_guard import guarded
 from wrapper.drivers.psycopg_wrapper import PsycopgWrapperConnection
 
 VERSION = tuple(int(part) for part in psycopg.__version__.split(".")[:2])
@@ -90,7 +91,7 @@ def test_what_is_left_to_the_guard_reaches_it(name: str, method: str) -> None:
 
 
 def test_the_guard_is_at_the_point_that_everything_comes_by() -> None:
-    assert _guarded(psycopg.Connection).wait is not psycopg.Connection.wait  # type: ignore[attr-defined]
+    assert guarded(psycopg.Connection).wait is not psycopg.Connection.wait
 
 
 @pytest.mark.parametrize(("name", "method"), rows_covered_by("aside"))

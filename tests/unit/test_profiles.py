@@ -17,6 +17,7 @@ import pytest
 from psycopg import pq
 
 from wrapper import pipeline
+from wrapper.configuration import Configuration, configuration_of
 from wrapper.errors import AwsWrapperError
 from wrapper.pipeline import PluginManager, parse_plugins, sort_codes
 from wrapper.plugin import Plugin
@@ -25,7 +26,7 @@ from wrapper.plugins.host_monitoring_v2 import HostMonitoringV2PluginFactory
 from wrapper.plugins.timing import ConnectTimePluginFactory
 from wrapper.presets import POOL_ARGUMENTS, PRESETS, TABLE
 from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles, apply, check, chosen_plugins, provider_of
-from wrapper.settings import REGISTRY, Settings, merge, split
+from wrapper.settings import REGISTRY, merge, split
 
 ROOT = Path(__file__).parents[2]
 SPEC = json.loads((ROOT / "tests" / "spec" / "presets.json").read_text())
@@ -408,6 +409,29 @@ def test_factories_are_sorted_by_their_own_weight_or_that_of_their_code() -> Non
 
 @pytest.mark.parametrize("sort", [True, False])
 def test_a_connections_plugins_come_from_the_factories(sort: bool) -> None:
+    profiles.add_or_replace_profile("mine", [FollowerFactory, OuterFactory])
+    given = {"profile_name": "mine", "auto_sort_wrapper_plugin_order": sort}
+    configuration = configuration_of(psycopg.Connection.connect, "", given)
+    assert configuration.plugins == ([OuterFactory, FollowerFactory] if sort else [FollowerFactory, OuterFactory])
     service: Any = object()
-    manager = PluginManager(service, Settings({"auto_sort_wrapper_plugin_order": sort}), (FollowerFactory, OuterFactory))
+    manager = PluginManager(service, configuration.settings, configuration.plugins)
     assert [type(plugin) for plugin in manager.plugins] == ([Outer, Plugin] if sort else [Plugin, Outer])
+
+
+def test_a_configuration_is_remembered_until_something_changes() -> None:
+    target = psycopg.Connection.connect
+
+    def remembered(*, profile_name: str = "mine", **given: Any) -> Configuration:
+        return configuration_of(target, "host=a", {"profile_name": profile_name, **given})
+
+    profiles.add_or_replace_profile("mine", ConfigurationProfile("mine", parameters={"connect_timeout": 3}))
+    first = remembered()
+    assert remembered() is first
+    # Equal to Python, another thing to the driver.
+    assert remembered(autocommit=True).parameters["autocommit"] is True
+    assert remembered(autocommit=1).parameters["autocommit"] == 1
+    assert remembered(autocommit=1).parameters["autocommit"] is not True
+    profiles.add_or_replace_profile("mine", ConfigurationProfile("mine", parameters={"connect_timeout": 4}))
+    assert remembered().settings["connect_timeout"] == 4
+    # What cannot be remembered works all the same.
+    assert configuration_of(target, "", {"context": [1], "host": "a"}).parameters["context"] == [1]

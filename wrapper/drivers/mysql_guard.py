@@ -3,7 +3,7 @@
 The pure Python implementation sends and receives in two methods of its socket object. The C extension reaches the network in the
 methods of `CMySQLConnection` below; the C object under it cannot be derived from. On success a guarded method costs one call more.
 
-Connections are made of guarded classes from the start: CPython is slow to find the attributes of an object whose class was replaced.
+Connections are made of guarded classes from the start: CPython is slow to find attributes of an object whose class was replaced.
 Methods that are called per row or packet have the driver's own signature, for the same reason.
 """
 

@@ -20,10 +20,10 @@ from psycopg.conninfo import conninfo_to_dict
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.dialects.postgresql import DETECT_QUERY, detect
-from wrapper.drivers import psycopg_errors, psycopg_query
+from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_session
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
-from wrapper.errors import AwsWrapperError, QueryTimeoutError, for_driver
+from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
 from wrapper.resolver import static_address
@@ -63,102 +63,6 @@ _STRAY_AT = re.compile(r"postgres(ql)?://([^@/]*@|(?![^@/]*@))[^?@]*@")
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
-@cache
-def _guarded(connection_class: type) -> type:
-    """Return `connection_class` with a guard on psycopg's single I/O point, which tells the connection's listener of failures.
-
-    A single base: an object can change its class to one with the same layout only, and a second base would alter it.
-    """
-    driver_wait = connection_class.wait  # type: ignore[attr-defined]
-
-    def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return driver_wait(self, *args, **kwargs)
-        except psycopg.OperationalError as error:
-            self._failure_listener.physical_failure(self, error)
-            raise
-
-    names = {"wait": wait, "guarded_class": connection_class, "__module__": connection_class.__module__}
-    return type(connection_class.__name__, (connection_class,), names)
-
-
-@cache
-def _limited(connection_class: type) -> type:
-    """Return a guarded class whose waits end after the connection's `_wait_limit` seconds, for `socket_timeout`."""
-    driver_wait = connection_class.wait  # type: ignore[attr-defined]
-
-    def wait(self: Any, gen: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return driver_wait(self, _until(gen, self.pgconn, self._wait_limit), *args, **kwargs)
-        except QueryTimeoutError as error:
-            # The answer may still come: the connection is good for nothing any more.
-            _sever(self.pgconn)
-            self._failure_listener.physical_failure(self, error)
-            raise
-
-    names = {"wait": wait, "guarded_class": connection_class, "__module__": connection_class.__module__}
-    return type(connection_class.__name__, (_guarded(connection_class),), names)
-
-
-def _until(gen: Any, pgconn: Any, limit: float) -> Any:
-    """Run a generator of psycopg's, which yields what it waits for; `QueryTimeoutError` when the server owes an answer for `limit`
-    seconds. psycopg resumes it every tenth of a second, ready or not."""
-    deadline = time.monotonic() + limit
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            if not ready and time.monotonic() >= deadline and pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
-                raise for_driver(QueryTimeoutError, psycopg.OperationalError)(f"no answer within {limit:g} s (socket_timeout)")
-            wanted = gen.send(ready)
-    except StopIteration as end:
-        return end.value
-    finally:
-        gen.close()
-
-
-def _sever(pgconn: Any) -> None:
-    """Break a connection in such a way that libpq knows."""
-    with socket.socket(fileno=os.dup(pgconn.socket)) as own:
-        own.shutdown(socket.SHUT_RDWR)
-    try:
-        pgconn.consume_input()
-    except psycopg.OperationalError:
-        pass  # so it does
-
-
-# Attributes of psycopg's connections that are an application's to set.
-_SESSION_ATTRIBUTES = (
-    "autocommit",
-    "isolation_level",
-    "read_only",
-    "deferrable",
-    "row_factory",
-    "cursor_factory",
-    "server_cursor_factory",
-    "prepare_threshold",
-    "prepared_max",
-)
-# Settings that the server reports whenever they change and that a client may set (PostgreSQL manual, 34.2 and 55.2.7).
-_REPORTED_PARAMETERS = (
-    b"application_name",
-    b"client_encoding",
-    b"DateStyle",
-    b"default_transaction_read_only",
-    b"IntervalStyle",
-    b"search_path",  # from PostgreSQL 18 on
-    b"standard_conforming_strings",
-    b"TimeZone",
-)
-# Seconds that setting them may take: the server has just let us in.
-_SET_TIMEOUT = 5.0
-
-
-def _literal(pgconn: Any, text: str) -> bytes:
-    literal: bytes = pq.Escaping(pgconn).escape_literal(text.encode(errors="surrogateescape"))
-    return literal
-
-
 @lru_cache(maxsize=32)
 def _connect_keywords(target: Callable[..., Any]) -> frozenset[str]:
     """Every keyword argument of a connect function."""
@@ -183,7 +87,7 @@ class PsycopgDialect:
     commits_on_exit: ClassVar[bool] = True
     database_keyword: ClassVar[str] = "dbname"
     preflight_is_free: ClassVar[bool] = True
-    session_attributes: ClassVar[tuple[str, ...]] = _SESSION_ATTRIBUTES
+    session_attributes: ClassVar[tuple[str, ...]] = psycopg_session.ATTRIBUTES
     network_bound_methods: ClassVar[frozenset[str]] = frozenset(
         {
             "Connection.commit",
@@ -264,6 +168,10 @@ class PsycopgDialect:
             arguments["dbname"] = parameters["database"]
         if self.endpoint(parameters) is not None:
             self._add_keepalive_floor(arguments, settings)
+        if settings["socket_timeout"] and not psycopg_guard.CAN_LIMIT:
+            raise AwsWrapperError(
+                f"socket_timeout={settings['socket_timeout']!r} needs psycopg 3.2.11 or newer, not {psycopg.__version__}"
+            )
         # libpq wants whole seconds; psycopg raises what is below two.
         arguments["connect_timeout"] = math.ceil(settings["connect_timeout"])
         return arguments
@@ -305,14 +213,10 @@ class PsycopgDialect:
         arguments.setdefault("tcp_user_timeout", _TCP_USER_TIMEOUT_MS)
 
     def guard(self, connection: Any, listener: FailureListener, timeout: float | None = None) -> None:
-        connection._failure_listener = listener
-        connection._wait_limit = timeout
-        base = getattr(connection, "guarded_class", connection.__class__)
-        connection.__class__ = _limited(base) if timeout else _guarded(base)
+        psycopg_guard.put_on(connection, listener, timeout)
 
     def unguard(self, connection: Any) -> None:
-        connection.__class__ = getattr(connection, "guarded_class", connection.__class__)
-        connection.__dict__.pop("_failure_listener", None)
+        psycopg_guard.take_off(connection)
 
     def disown(self, connection: Any) -> None:
         """psycopg itself ends a connection in the process that opened it only."""
@@ -370,40 +274,13 @@ class PsycopgDialect:
         connection.rollback()
 
     def session_state(self, connection: Any) -> SessionState:
-        attributes = {name: getattr(connection, name) for name in _SESSION_ATTRIBUTES}
-        parameters: dict[str, str] = {}
-        try:
-            for name in _REPORTED_PARAMETERS:
-                value = connection.pgconn.parameter_status(name)
-                if value is not None:
-                    parameters[name.decode()] = value.decode(errors="surrogateescape")
-        except psycopg.OperationalError:
-            pass  # libpq has forgotten what a closed connection was told
-        return SessionState(attributes, parameters)
+        return psycopg_session.session_state(connection)
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
-        different = state.beyond(self.session_state(connection))
-        for name, value in different.attributes.items():
-            setattr(connection, name, value)
-        if different.parameters:
-            pgconn = connection.pgconn
-            assignments = [
-                b"pg_catalog.set_config(%b, %b, false)" % (_literal(pgconn, name), _literal(pgconn, value))
-                for name, value in different.parameters.items()
-            ]
-            psycopg_query.run(pgconn, b"SELECT " + b", ".join(assignments), _SET_TIMEOUT)
+        psycopg_session.set_session_state(connection, state)
 
     def adopt(self, old: Any, new: Any) -> None:
-        if old._adapters is not None:
-            new._adapters = old._adapters
-        for handler in old._notice_handlers:
-            new.add_notice_handler(handler)
-        for handler in old._notify_handlers:
-            new.add_notify_handler(handler)
-        # What psycopg_pool keeps on a connection; without it a switched connection would never go back to its pool.
-        for name in ("_pool", "_created_at", "_expire_at"):
-            if hasattr(old, name):
-                setattr(new, name, getattr(old, name))
+        psycopg_session.adopt(old, new)
 
     # -- errors ----------------------------------------------------------------------------------------------------------------
 

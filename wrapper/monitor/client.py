@@ -82,10 +82,13 @@ class MonitorClient:
 
         An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance.
         """
+        published = self.state.by_watch(watch.key) or self.state.by_host(watch.host_key)
+        return [view for view in (published, self.own_view(watch)) if view is not None]
+
+    def own_view(self, watch: Watch) -> ClusterState | None:
+        """Return what sessions of this process know of the cluster a watch leads to."""
         instance = watch.host_key
-        published = self.state.by_watch(watch.key) or self.state.by_host(instance)
-        own = self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
-        return [view for view in (published, own) if view is not None]
+        return self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
 
     def cluster(self, watch: Watch) -> ClusterState | None:
         """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""

@@ -125,8 +125,8 @@ def search(client: MonitorClient, watch: Watch, open_session: Callable[[Topology
         found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session))
     views = client.views(watch)
     hosts = {host.key: host for view in views for host in view.topology.hosts}
-    local = client.local.get(watch.key)
-    if local is None or set(hosts) - set(local.health):
+    local = client.own_view(watch)
+    if local is None or watch.key not in client.local or set(hosts) - set(local.health):
         dialect = views[0].dialect if views else ""
         client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic()))
     found.wanted_until = time.monotonic() + _KEEP

@@ -52,7 +52,7 @@ SETTINGS = (
         "socket_timeout",
         float,
         None,
-        "Limit for each call that reaches the network. Default: none.",
+        "Longest silence of a server that owes an answer to a call; 0 or none for no limit.",
         unit="s",
         plugin="network",
         minimum=0,
@@ -98,7 +98,7 @@ SETTINGS = (
         "reset_session_state_on_close",
         bool,
         True,
-        "Give a connection its original session settings back before it is closed.",
+        "Give a connection its original session settings back before it returns to its pool.",
         plugin="session",
     ),
     Setting(

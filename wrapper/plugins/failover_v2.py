@@ -207,12 +207,7 @@ class FailoverV2Plugin(Plugin):
         logger.info("connection to %s is %s; looking for another host (%s)", lost, was, self.mode.value)
         service.report(physical, cause if cause != "superseded" else "network")
         service.discard(old)
-        connection, host = self._find(self._plan(now), lost.key, error, outcome)
-        try:
-            service.set_current_connection(connection, host)
-        except BaseException:
-            service.discard(connection)
-            raise
+        host = self._switch(self._plan(now), lost.key, error, outcome)
         elapsed = time.monotonic() - now
         logger.info("failed over from %s to %s in %.3f s", lost, host, elapsed)
         if in_transaction:
@@ -233,6 +228,23 @@ class FailoverV2Plugin(Plugin):
 
     def _error(self, kind: type[FailoverError], text: str, outcome: Outcome, error: BaseException | None) -> FailoverError:
         return for_driver(kind, self._driver.operational_error())(text, outcome=outcome, driver_error=error)
+
+    def _switch(self, plan: Plan, lost: str, error: BaseException | None, outcome: Outcome) -> HostInfo:
+        """Lead the connection to another host, session state and all, and return it. Raises `FailoverFailedError`."""
+        service = self._service
+        while True:
+            connection, host = self._find(plan, lost, error, outcome)
+            try:
+                service.set_current_connection(connection, host)
+                return host
+            except Exception as failure:
+                if service.current_connection is connection:
+                    raise  # a plugin's own, after the switch
+                if self._driver.classify(failure) is not ErrorKind.NETWORK:
+                    text = f"failover from {lost} failed: {host.key} did not take over the session settings: {failure}"
+                    raise self._error(FailoverFailedError, text, outcome, error) from failure
+                logger.info("failover: %s was lost while it took over the session settings: %s", host.key, failure)
+                plan = plan.failed_at(host.key, time.monotonic())
 
     def _find(self, plan: Plan, lost: str, error: BaseException | None, outcome: Outcome = "not_sent") -> tuple[Any, HostInfo]:
         """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""

@@ -10,17 +10,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wrapper.testing.binaries import LabError
-    from wrapper.testing.client import FailoverReport, Instance, LabClient, LocalAurora
+    from wrapper.testing.client import FailoverReport, Instance, LabClient
+    from wrapper.testing.errors import LabError
     from wrapper.testing.fault_proxy import FaultProxy
+    from wrapper.testing.local import LocalAurora
 
 _HOMES = {
     "FailoverReport": "wrapper.testing.client",
     "FaultProxy": "wrapper.testing.fault_proxy",
     "Instance": "wrapper.testing.client",
     "LabClient": "wrapper.testing.client",
-    "LabError": "wrapper.testing.binaries",
-    "LocalAurora": "wrapper.testing.client",
+    "LabError": "wrapper.testing.errors",
+    "LocalAurora": "wrapper.testing.local",
 }
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wrapper.testing import LabClient, LabError, LocalAurora
+from wrapper.testing.options import ENGINES, FLAVORS
 
 _ON_INSTANCE = {
     "kill": "SIGKILL an instance",
@@ -24,8 +25,8 @@ _ON_INSTANCE = {
     "drop-sessions": "end every client session of an instance",
 }
 _SWITCHES = {
-    "refuse-logins": "have an instance refuse logins (28000)",
-    "too-many-connections": "have an instance run out of connections (53300)",
+    "refuse-logins": "have an instance refuse logins (28000; MySQL error 1045)",
+    "too-many-connections": "have an instance run out of connections (53300; MySQL error 1040)",
 }
 
 
@@ -45,13 +46,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m wrapper.testing", description="A local Aurora of real PostgreSQL servers.")
+    parser = argparse.ArgumentParser(prog="python -m wrapper.testing", description="A local Aurora of real servers.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--directory", type=Path, default=default_directory(), help="where the lab lives (default: %(default)s)")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", parents=[common], help="start a cluster and keep it until Ctrl-C or `down`")
     up.add_argument("--instances", type=int, default=3)
-    up.add_argument("--flavor", default="aurora-pg", help="aurora-pg or pg")
+    up.add_argument("--engine", choices=ENGINES, help=f"default: {ENGINES[0]}")
+    up.add_argument("--flavor", choices=tuple(FLAVORS), help="default: the engine's Aurora")
     up.add_argument("--promote-delay", type=float, default=0.0, help="seconds from a failover's start to the promotion")
     up.add_argument("--dns-delay", type=float, default=0.0, help="seconds until the writer endpoint follows")
     up.add_argument("--keep-sessions", action="store_true", help="do not end the sessions of a promoted instance")
@@ -80,6 +82,7 @@ def _up(options: argparse.Namespace) -> None:
     with LocalAurora(
         options.instances,
         options.flavor,
+        engine=options.engine,
         promote_delay=options.promote_delay,
         dns_delay=options.dns_delay,
         drop_sessions=not options.keep_sessions,

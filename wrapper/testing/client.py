@@ -1,41 +1,30 @@
-"""`LocalAurora`: a local Aurora cluster of real servers, from Python."""
+"""Commands to a running lab."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wrapper.resolver import HOSTS_FILE_VARIABLE
-from wrapper.testing.binaries import LabError
-from wrapper.testing.cluster import Options
-from wrapper.testing.controller import SOCKET
-from wrapper.testing.isolation import isolated
-from wrapper.testing.processes import kill_inside, remove_shared_memory
+from wrapper.testing.errors import LabError
+from wrapper.testing.sessions import client_sessions
 
-_PREFIX = "aurora-lab-"
-LOCK = "lock"
-# sun_path of unix(7) holds 108 bytes, the last of which is zero.
-_LONGEST_SOCKET_PATH = 107
+SOCKET = "control.sock"
 
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance of the lab. `endpoint` is its name, `address` what the name stands for."""
+    """An instance of the lab. `endpoint` is its name, `address` what the name stands for, `direct_address` the server itself."""
 
     id: str
     endpoint: str
     address: str
     port: int
+    direct_address: str
 
 
 @dataclass(frozen=True)
@@ -78,6 +67,11 @@ class LabClient:
         if self._facts is None:
             self._facts = self.request("facts")
         return self._facts
+
+    @property
+    def engine(self) -> str:
+        """`postgresql` or `mysql`."""
+        return str(self.facts["engine"])
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -138,29 +132,43 @@ class LabClient:
         """What the environment of processes that use the lab's names must have."""
         return {HOSTS_FILE_VARIABLE: self.hosts_file}
 
-    def dsn(self, instance: str | None = None, *, by_address: bool = False, **extra: Any) -> str:
-        """Return libpq connection text for the application's user: to the writer endpoint, or to an instance.
+    def parameters(
+        self, instance: str | None = None, *, by_address: bool = False, direct: bool = False, **extra: Any
+    ) -> dict[str, Any]:
+        """Return what the driver's `connect` takes, for the application's user: to the writer endpoint, or to an instance.
 
-        `by_address` gives numeric addresses, for drivers that do not read the lab's hosts file.
+        `by_address` gives numeric addresses, for drivers that do not read the lab's hosts file. `direct` gives the address of the
+        server itself, past the layer that answers an Aurora MySQL's SQL (elsewhere there is none); benchmarks want that.
         """
-        if by_address:
-            host = self.instance(instance).address if instance else self.writer.address
+        if direct:
+            host = (self.instance(instance) if instance else self.writer).direct_address
+        elif by_address:
+            host = (self.instance(instance) if instance else self.writer).address
         else:
             host = self.instance(instance).endpoint if instance else self.writer_endpoint
-        values = {"host": host, "port": self.port, "dbname": self.database, "user": self.user, "password": self.password, **extra}
-        return _conninfo(values)
+        return {"host": host, "port": self.port, self._dbname: self.database, "user": self.user, "password": self.password, **extra}
+
+    def admin_parameters(self, instance: str) -> dict[str, Any]:
+        """Return what the driver's `connect` takes, for the superuser of one instance, by address."""
+        return {
+            "host": self.instance(instance).direct_address,
+            "port": self.facts["superuser_port"],
+            self._dbname: self.database,
+            "user": self.facts["superuser"],
+            "password": self.facts["superuser_password"],
+        }
+
+    @property
+    def _dbname(self) -> str:
+        return "database" if self.engine == "mysql" else "dbname"
+
+    def dsn(self, instance: str | None = None, *, by_address: bool = False, direct: bool = False, **extra: Any) -> str:
+        """Return `parameters` as text: libpq's for PostgreSQL; in the same syntax, with the driver's own words, for MySQL."""
+        return _text(self.parameters(instance, by_address=by_address, direct=direct, **extra))
 
     def admin_dsn(self, instance: str) -> str:
-        """Return connection text for the superuser of one instance, by address."""
-        return _conninfo(
-            {
-                "host": self.instance(instance).address,
-                "port": self.port,
-                "dbname": self.database,
-                "user": self.facts["superuser"],
-                "password": self.facts["superuser_password"],
-            }
-        )
+        """Return `admin_parameters` as text."""
+        return _text(self.admin_parameters(instance))
 
     # -- commands --------------------------------------------------------------------------------------------------------------
 
@@ -225,11 +233,11 @@ class LabClient:
         raise LabError(f"no promotion within {timeout:g} s")
 
     def refuse_logins(self, instance: str, on: bool = True) -> None:
-        """Have an instance refuse the application's logins (SQLSTATE 28000); sessions that exist stay."""
+        """Have an instance refuse the application's logins (SQLSTATE 28000; MySQL error 1045); sessions that exist stay."""
         self.request("refuse_logins", name=instance, on=on)
 
     def too_many_connections(self, instance: str, on: bool = True) -> None:
-        """Have an instance run out of connections (SQLSTATE 53300), for ten minutes at most; sessions that exist stay."""
+        """Have an instance run out of connections (53300; MySQL error 1040), for ten minutes at most; sessions that exist stay."""
         self.request("too_many_connections", name=instance, on=on)
 
     def drop_sessions(self, instance: str) -> int:
@@ -246,21 +254,12 @@ class LabClient:
         self.request("reset")
 
     def sessions(self, instance: str) -> list[dict[str, Any]]:
-        """Return the client sessions of an instance, as `pg_stat_activity` has them, without the one that asks.
+        """Return the client sessions of an instance without the lab's own: `pid`, `usename`, `application_name`, `state`, `query`.
 
-        Where the lab runs in namespaces of its own, `pid` is what PostgreSQL calls the process, not what this machine does.
+        These are PostgreSQL's words; MySQL's are ID, USER, the connection attribute `program_name`, COMMAND and INFO. Where the lab
+        runs in namespaces of its own, the `pid` of PostgreSQL is not what this machine calls the process.
         """
-        import psycopg
-        from psycopg.rows import dict_row
-
-        with psycopg.connect(
-            self.admin_dsn(instance), row_factory=dict_row, application_name="lab", connect_timeout=5
-        ) as connection:
-            return connection.execute(
-                "SELECT pid, usename, application_name, state, query, backend_start FROM pg_stat_activity "
-                "WHERE backend_type = 'client backend' AND usename IS NOT NULL "
-                "AND pid <> pg_backend_pid() AND application_name NOT LIKE 'lab%'"
-            ).fetchall()
+        return client_sessions(self.engine, self.admin_parameters(instance))
 
     def monitoring_sessions(self, application_name: str = "aws-shared-monitor") -> dict[str, int]:
         """Return how many monitoring sessions each instance that answers carries."""
@@ -271,149 +270,7 @@ class LabClient:
         }
 
 
-class LocalAurora(LabClient):
-    """A local Aurora cluster: real PostgreSQL servers, one writer and streaming readers.
-
-    Use it as a context manager. It lives in one directory and goes away with it, also when this process is killed.
-
-    `instances`: how many. `flavor`: `aurora-pg`, or `pg` for plain PostgreSQL. `promote_delay`: seconds before a promotion, as a
-    default for `failover` and `promote_later`. `drop_sessions`: end the sessions of a promoted instance, as Aurora's restart does.
-    `synchronous`: acknowledge commits only when a reader has them, so that no failover loses one. `dns_delay`: seconds until the
-    writer endpoint's name follows. `address_names`: call the instances by the last number of their address, so that drivers which
-    know nothing of the lab's names reach them.
-
-    Raises `LabError` when it cannot start.
-    """
-
-    def __init__(
-        self,
-        instances: int = 3,
-        flavor: str = "aurora-pg",
-        *,
-        promote_delay: float = 0.0,
-        drop_sessions: bool = True,
-        synchronous: bool = False,
-        dns_delay: float = 0.0,
-        max_connections: int = 200,
-        address_names: bool = False,
-        suffix: str = "local-1.rds.test",
-        directory: str | Path | None = None,
-    ) -> None:
-        sweep()
-        if directory is None:
-            directory = tempfile.mkdtemp(prefix=_PREFIX)
-            os.chmod(directory, 0o755)  # the servers' account has to get in
-        else:
-            try:
-                Path(directory).mkdir(mode=0o755)
-            except FileExistsError:
-                raise LabError(f"directory {str(directory)!r} exists: is a lab running there? Otherwise remove it") from None
-        super().__init__(directory)
-        self.options = Options(
-            str(self.directory),
-            instances,
-            flavor,
-            promote_delay,
-            drop_sessions,
-            synchronous,
-            dns_delay,
-            max_connections,
-            address_names,
-            suffix,
-        )
-        self._process: subprocess.Popen[str] | None = None
-        self._owner = os.getpid()
-        # Locked before it has its name: no other lab may take this one for a dead one's.
-        draft = self.directory / "lock.new"
-        self._lock = open(draft, "w")  # noqa: SIM115  handed to the controller
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        draft.rename(self.directory / LOCK)
-        try:
-            if len(os.fsencode(self.directory / SOCKET)) > _LONGEST_SOCKET_PATH:
-                raise LabError(
-                    f"directory {str(self.directory)!r} is too long a path for a socket in it: use a shorter one (or set TMPDIR)"
-                )
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-
-    def _start(self) -> None:
-        command = [*isolated(), sys.executable, "-m", "wrapper.testing.controller", json.dumps(asdict(self.options))]
-        # A handle on this process tells the controller of its end, even where a forked child keeps the pipe open.
-        owner = os.pidfd_open(os.getpid())
-        try:
-            self._process = subprocess.Popen(
-                [*command, str(owner)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-                pass_fds=[self._lock.fileno(), owner],
-            )
-        finally:
-            os.close(owner)
-            self._lock.close()  # it is the controller's now: the directory is stale when that is gone
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise LabError(f"the lab's controller ended with status {self._process.wait()} before it was ready")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise LabError(answer["error"])
-        self._facts = answer["ready"]
-
-    def __enter__(self) -> LocalAurora:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def wait(self) -> None:
-        """Wait until the lab is told to go down."""
-        if self._process is not None:
-            self._process.wait()
-
-    def close(self) -> None:
-        """End the servers and remove the directory. Does nothing in a forked child of the process that started the lab."""
-        if self._owner != os.getpid():
-            return
-        process, self._process = self._process, None
-        if process is not None:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.close()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
-        self._lock.close()
-        clear(self.directory)
-
-
-def sweep() -> None:
-    """Remove what labs left behind whose controller was killed and whose owner did not see to it."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{LOCK}"):
-        try:
-            with open(lock) as file:
-                if os.fstat(file.fileno()).st_uid == os.getuid():
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    clear(lock.parent)
-        except OSError:
-            continue  # it is in use, was removed meanwhile, or is another user's
-
-
-def clear(directory: Path) -> None:
-    """End what still runs in a lab's directory (servers that hung when their parent died, above all), and remove it."""
-    kill_inside(directory)
-    for pid_file in directory.glob("*/data/postmaster.pid"):
-        remove_shared_memory(pid_file)
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-def _conninfo(values: dict[str, Any]) -> str:
+def _text(values: dict[str, Any]) -> str:
     def quoted(text: str) -> str:
         if text and not set(text) & set(" '\\\t\n"):
             return text

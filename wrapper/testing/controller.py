@@ -22,11 +22,13 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from wrapper.testing.binaries import LabError
-from wrapper.testing.cluster import Cluster, Options
+from wrapper.testing import failover
+from wrapper.testing.client import SOCKET
+from wrapper.testing.cluster import Cluster
+from wrapper.testing.errors import LabError
+from wrapper.testing.options import Options
 from wrapper.testing.processes import reap_orphans
 
-SOCKET = "control.sock"
 _HEARTBEAT = 1.0
 # Seconds that the clients have the machine for themselves after a promotion: no other instance of Aurora's works on theirs.
 _SETTLING = 0.3
@@ -132,8 +134,8 @@ class Controller:
             "stop": cluster.stop,
             "hang": cluster.hang,
             "resume": cluster.resume,
-            "start": cluster.start_instance,
-            "rejoin": cluster.rejoin,
+            "start": lambda name: failover.start(cluster, name),
+            "rejoin": lambda name: failover.rejoin(cluster, name),
             "refuse_logins": cluster.refuse_logins,
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,
@@ -159,7 +161,7 @@ class Controller:
         self._unanswered.clear()
         self._promotions.clear()
         self.cluster.is_promoting = False
-        self.cluster.reset()
+        failover.reset(self.cluster)
 
     def _fail_over(
         self,
@@ -169,7 +171,7 @@ class Controller:
         drop_sessions: bool | None = None,
     ) -> Lasting:
         """End the writer and, after the delay, promote; returns when it has moved (and the old one has joined, if it can)."""
-        self.cluster.end_writer(target)
+        failover.end_writer(self.cluster, target)
         delay = self.options.promote_delay if promote_delay is None else promote_delay
         if delay:
             yield delay
@@ -178,15 +180,15 @@ class Controller:
         return report
 
     def _promote(self, target: str | None, drop_sessions: bool | None) -> dict[str, Any]:
-        report = self.cluster.promote(target, drop_sessions)
+        report = failover.promote(self.cluster, target, drop_sessions)
         self._later(self.options.dns_delay, self.cluster.flip_name) if self.options.dns_delay else self.cluster.flip_name()
         return report
 
     def _settle(self, rejoin: bool) -> None:
         """Have all the others follow the new writer."""
-        self.cluster.repoint()
+        failover.repoint(self.cluster)
         if rejoin:
-            self.cluster.rejoin_old_writers()
+            failover.rejoin_old_writers(self.cluster)
 
     def _promote_later(
         self, delay: float | None = None, target: str | None = None, rejoin: bool = True, drop_sessions: bool | None = None
@@ -194,11 +196,17 @@ class Controller:
         """Have a reader promoted after `delay` seconds; returns at once."""
         self.cluster.is_promoting = True
 
+        def settle() -> None:
+            try:
+                self._settle(rejoin)
+            except LabError:
+                pass  # the new writer has failed too; what cannot join now does by `reset`
+
         def promote() -> None:
             try:
                 self._promotions.append(self._promote(target, drop_sessions))
                 # A synchronous writer confirms nothing until somebody follows it.
-                self._later(0.0 if self.options.synchronous else _SETTLING, lambda: self._settle(rejoin))
+                self._later(0.0 if self.options.synchronous else _SETTLING, settle)
             except LabError as error:
                 self._promotions.append({"error": str(error)})
             finally:

@@ -1,203 +1,160 @@
-"""One PostgreSQL server of the lab: a data directory and, at times, a process."""
+"""One server of the lab, whatever its engine: a data directory and, at times, processes."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import psycopg
+from wrapper.testing.errors import LabError
+from wrapper.testing.processes import die_with_parent, is_alive, send
 
-from wrapper.testing.account import Account
-from wrapper.testing.binaries import LabError
-from wrapper.testing.processes import children, die_with_parent, freeze_tree, is_alive, remove_shared_memory, send
-
-_PATIENCE = 20.0
-SUPERUSER = "postgres"
-APPLICATION_NAME = "lab"
-# Connections that only the superuser may use: the lab's own, and room to keep a full server full (see `occupy`).
-RESERVED = 30
-
-_SETTINGS = """\
-# Speed, since nothing here has to survive the machine; otherwise as a replicated server is set up.
-fsync = off
-full_page_writes = on
-wal_log_hints = on
-wal_level = replica
-hot_standby = on
-max_wal_senders = 20
-max_replication_slots = 20
-max_prepared_transactions = 20
-wal_keep_size = 256MB
-wal_retrieve_retry_interval = 20ms
-wal_receiver_timeout = 5s
-wal_sender_timeout = 5s
-shared_buffers = 16MB
-dynamic_shared_memory_type = mmap
-autovacuum = off
-synchronous_commit = local
-password_encryption = md5
-authentication_timeout = 600s
-unix_socket_directories = ''
-include_if_exists = 'lab.conf'
-"""
+PATIENCE = 20.0
 
 
-class Server:
-    """A server at one address, started from the controller's main thread only: it dies when the *thread* that started it ends."""
+class Server(ABC):
+    """A server at one address, started from the controller's main thread only: it dies when the *thread* that started it ends.
 
-    def __init__(
-        self, binaries: Path, account: Account, directory: Path, instance_id: str, address: str, port: int, password: str
-    ) -> None:
-        self.binaries = binaries
-        self.account = account
+    `source`: the server that it replicates from, or None for a writer. `refuses_logins`: whether applications may not log
+    in. Both are what the server was told; one that hangs or is down learns it when it is refreshed or started.
+    """
+
+    # What the engine's driver raises; while something is waited for, it counts as "not yet".
+    driver_error: ClassVar[type[Exception]]
+
+    def __init__(self, directory: Path, instance_id: str, address: str, port: int) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.log = directory / "log"
         self.view_file = directory / "view.json"
-        self.password = password
         self.id = instance_id
         self.address = address
         self.port = port
         self.process: subprocess.Popen[bytes] | None = None
         self.is_hung = False
+        self.source: Server | None = None
+        self.refuses_logins = False
         self._occupied: list[socket.socket] = []
 
-    # -- making ----------------------------------------------------------------------------------------------------------------
-
-    def initialise(self, settings: dict[str, str]) -> None:
-        """Make a new, empty database cluster."""
-        password = self.directory / "password"
-        password.touch(mode=0o600)
-        self._replace(password, self.password)
-        self._run(
-            "initdb", "-D", str(self.data), "-U", SUPERUSER, f"--pwfile={password}", "-A", "md5", "-E", "UTF8", "--locale=C",
-            "--no-sync", "--wal-segsize=1",
-        )  # fmt: skip
-        password.unlink()
-        with open(self.data / "postgresql.conf", "a", encoding="utf-8") as file:
-            file.write(_SETTINGS + "".join(f"{name} = '{value}'\n" for name, value in settings.items()))
-        self.write_access()
-
-    def clone(self, source: Server, application: str) -> None:
-        """Become a fresh standby of a running server."""
-        shutil.rmtree(self.data, ignore_errors=True)
-        self._run(
-            "pg_basebackup", "-D", str(self.data), "-d", source.conninfo, "-c", "fast", "-X", "stream", "--no-sync",
-        )  # fmt: skip
-        (self.data / "standby.signal").touch()
-        self._own(self.data / "standby.signal")
-        self.follow(source, application)
-
-    def rewind(self, source: Server) -> bool:
-        """Make the data directory of a former writer that is down follow `source`; say whether that worked.
-
-        Much faster than `clone`, which is what remains to be done otherwise.
-        """
-        # Before its first checkpoint a promoted server's control file still says the old timeline, and pg_rewind believes it.
-        source.ask("CHECKPOINT")
-        try:
-            self._run("pg_rewind", f"--target-pgdata={self.data}", f"--source-server={source.conninfo}", "--no-sync")
-        except LabError:
-            return False
-        (self.data / "standby.signal").touch()
-        self._own(self.data / "standby.signal")
-        return True
+    # -- what each engine does its own way -------------------------------------------------------------------------------------
 
     @property
+    def direct_address(self) -> str:
+        """Where the server itself listens, with nothing in between."""
+        return self.address
+
+    @property
+    @abstractmethod
     def was_writer(self) -> bool:
-        """Whether the data directory is that of a writer, past or present."""
-        return not (self.data / "standby.signal").exists()
+        """Whether the data are those of a writer, past or present."""
 
-    @property
-    def conninfo(self) -> str:
-        """Connection text of the superuser."""
-        return f"host={self.address} port={self.port} user={SUPERUSER} password={self.password} dbname=postgres sslmode=disable"
+    @abstractmethod
+    def session(self) -> AbstractContextManager[Any]:
+        """Return a session of the superuser's."""
 
-    def follow(self, source: Server | None, application: str) -> None:
-        """Write whom to stream from (None: nobody); takes effect at the next start or reload."""
-        text = ""
-        if source is not None:
-            text = f"primary_conninfo = '{source.conninfo} application_name={application} connect_timeout=2'\n"
-        self._replace(self.data / "lab.conf", text)
+    @abstractmethod
+    def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement as superuser on a session of its own; return its rows."""
 
-    def write_access(self, *, refused: bool = False) -> None:
-        """Write who may log in; takes effect at the next start or reload."""
-        lines = [
-            f"host all {SUPERUSER} 127.0.0.0/8 md5",
-            f"host replication {SUPERUSER} 127.0.0.0/8 md5",
-            "host all all 127.0.0.0/8 reject" if refused else "host all all 127.0.0.0/8 md5",
-        ]
-        self._replace(self.data / "pg_hba.conf", "\n".join(lines) + "\n")
+    @abstractmethod
+    def start(self, source: Server | None) -> None:
+        """Start as the writer, or as a reader of `source`; returns when it answers."""
 
-    def _replace(self, path: Path, text: str) -> None:
-        path.write_text(text, encoding="utf-8")
-        self._own(path)
+    @abstractmethod
+    def follow(self, source: Server) -> None:
+        """Replicate from `source` from now on."""
 
-    def _own(self, path: Path) -> None:
-        self.account.own(path)
+    @abstractmethod
+    def refresh(self) -> None:
+        """Tell a server that was resumed what it did not hear while it hung."""
 
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [*self.account.prefix, str(self.binaries / program), *arguments]
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            cwd=self.directory,
-            check=False,
-            timeout=120,
-            env=_environment(),
-            preexec_fn=die_with_parent,
-            **self.account.identity,
-        )
-        if done.returncode != 0:
-            raise LabError(f"{program} failed for {self.id}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    @abstractmethod
+    def convert(self, source: Server) -> None:
+        """Make the data of a former writer that is down fit to follow `source`. What nobody else had is lost, as on Aurora."""
 
-    # -- running ---------------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def clone(self, source: Server) -> None:
+        """Replace the data of a server that is down by a fresh copy that can follow `source`."""
+
+    @abstractmethod
+    def follows(self, source: Server, timeout: float) -> bool:
+        """Wait until it replicates from `source` properly; false when it does not."""
+
+    @abstractmethod
+    def followers(self, readers: Iterable[Server]) -> set[str]:
+        """Return which of `readers` replicate from this server, by id."""
+
+    @abstractmethod
+    def position(self) -> int:
+        """How much of the writer's history a reader has received."""
+
+    @abstractmethod
+    def promote(self, *, drop_sessions: bool) -> float:
+        """Become the writer; return the moment from which it takes writes (CLOCK_MONOTONIC). `drop_sessions`: end those it has."""
+
+    @abstractmethod
+    def drop_sessions(self) -> int:
+        """End every client session; return how many there were, when they are gone."""
+
+    @abstractmethod
+    def refuse_logins(self, on: bool) -> None:
+        """Refuse applications' logins, or no longer."""
+
+    @abstractmethod
+    def occupy(self, limit: int) -> None:
+        """Take every connection slot that applications may have, `limit` being their number, and stay full when sessions end."""
+
+    @abstractmethod
+    def vacate(self) -> None:
+        """Give the slots back."""
+
+    @abstractmethod
+    def stop(self, *, patience: float = 3.0) -> None:
+        """Shut down in order, after the readers have everything; what takes longer than `patience` seconds is cut short."""
+
+    @abstractmethod
+    def _freeze(self) -> set[int]:
+        """SIGSTOP every process of the server; return them all."""
+
+    @abstractmethod
+    def _pids(self) -> set[int]:
+        """Return every process of the server."""
+
+    # -- the same for all ------------------------------------------------------------------------------------------------------
 
     @property
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self, options: dict[str, str]) -> None:
-        """Start the server and wait until it answers."""
-        command = [
-            *self.account.prefix, str(self.binaries / "postgres"), "-D", str(self.data),
-            "-c", f"listen_addresses={self.address}", "-c", f"port={self.port}",
-        ]  # fmt: skip
-        for name, value in options.items():
-            command += ["-c", f"{name}={value}"]
+    @property
+    def is_responsive(self) -> bool:
+        return self.is_running and not self.is_hung
+
+    @property
+    def is_full(self) -> bool:
+        return bool(self._occupied)
+
+    def launch(self, command: list[str], **how: Any) -> subprocess.Popen[bytes]:
+        """Start a process of the server's, which logs to its file and ends with the controller."""
         with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.directory,
-                env=_environment(),
-                preexec_fn=die_with_parent,
-                **self.account.identity,
-            )
-        self.is_hung = False
-        self.wait(lambda: self.ask("SELECT 1"), "to answer")
+            how = {"stdin": subprocess.DEVNULL, "stdout": log, **how}
+            return subprocess.Popen(command, stderr=log, cwd=self.directory, preexec_fn=die_with_parent, **how)
 
-    def session(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """Return a session of the superuser's."""
-        return psycopg.connect(self.conninfo, autocommit=True, connect_timeout=5, application_name=APPLICATION_NAME)
+    def run(self, program: str, command: list[str], **how: Any) -> None:
+        """Run a program of the engine's to its end. Raises `LabError` with what it said when it fails."""
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=self.directory, check=False, timeout=120, preexec_fn=die_with_parent, **how
+        )
+        if done.returncode != 0:
+            raise LabError(f"{program} failed for {self.id}: {(done.stderr or done.stdout).strip()[-2000:]}")
 
-    def ask(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run a statement as superuser on a session of its own; return its rows."""
-        with self.session() as connection:
-            cursor = connection.execute(sql, parameters or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def wait(self, condition: Callable[[], Any], what: str, timeout: float = _PATIENCE, pause: float = 0.005) -> None:
+    def wait(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE, pause: float = 0.005) -> None:
         """Wait until `condition` is true; database errors count as not yet."""
         deadline = time.monotonic() + timeout
         last = ""
@@ -207,111 +164,38 @@ class Server:
             try:
                 if condition():
                     return
-            except psycopg.Error as error:
+            except self.driver_error as error:
                 last = f": {error}"
             time.sleep(pause)
         tail = self.log.read_text(errors="replace")[-1500:] if self.log.exists() else ""
         raise LabError(f"{self.id} did not come {what} within {timeout:g} s{last}\n{tail}")
 
-    def reload(self) -> None:
-        """Have the server read its configuration again; returns when new sessions get it."""
-        loaded = "SELECT pg_conf_load_time()"
-        # One session: it is told after the postmaster has read the files, and a new one for each look would cost the machine more
-        # than the reload.
-        with self.session() as session:
-            before = session.execute(loaded).fetchone()
-            self._signal(signal.SIGHUP)
-            self.wait(lambda: session.execute(loaded).fetchone() != before, "to read its configuration")
-
-    def promote(self, session: Any) -> None:
-        """Have a standby become a primary; returns when it takes writes. One session does it all: a new one for each question would
-        cost more time than the promotion, and everybody waits for its end."""
-        session.execute("SELECT pg_promote(false)")
-        self.wait(lambda: session.execute("SELECT pg_is_in_recovery()").fetchone() == (False,), "out of recovery", pause=0.001)
-
-    def stop(self, *, patience: float = 3.0) -> None:
-        """Shut down in order: sessions are ended with 57P01. An orderly end waits until the standbys have everything; after
-        `patience` seconds it is cut short (57P02)."""
-        if self.is_hung:
-            self.resume()
-        self.vacate()
-        for how in (signal.SIGINT, signal.SIGQUIT):
-            if self.process is not None and self.is_running:
-                self._signal(how)
-                try:
-                    self.process.wait(patience if how is signal.SIGINT else _PATIENCE)
-                except subprocess.TimeoutExpired:
-                    continue
-        self.kill()
-
     def kill(self) -> None:
         """SIGKILL the whole server at once; clients see a reset."""
-        process, self.process = self.process, None
+        process = self.process
         if process is not None and process.poll() is None:
-            pids = freeze_tree(process.pid)  # so that no session lives to say goodbye
-            send([process.pid, *pids], signal.SIGKILL)
+            pids = self._freeze()  # so that no session lives to say goodbye
+            send(pids, signal.SIGKILL)
             process.wait()
-            deadline = time.monotonic() + _PATIENCE
+            deadline = time.monotonic() + PATIENCE
             while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
                 time.sleep(0.001)  # a new server refuses to start beside an old one's sessions
-            remove_shared_memory(self.data / "postmaster.pid")
+        self.process = None
         self.is_hung = False
         self.vacate()
 
     def hang(self, *, postmaster_only: bool = False) -> None:
         """SIGSTOP the server: the kernel goes on accepting, nobody answers."""
-        if self.process is not None and self.is_running:
-            if postmaster_only:
-                self._signal(signal.SIGSTOP)
-            else:
-                freeze_tree(self.process.pid)
+        if self.is_running:
+            self._hang_acceptor() if postmaster_only else self._freeze()
             self.is_hung = True
+
+    @abstractmethod
+    def _hang_acceptor(self) -> None:
+        """SIGSTOP what accepts connections, and nothing else."""
 
     def resume(self) -> None:
         """SIGCONT the server."""
-        if self.process is not None and self.is_running:
-            send([*self._children(), self.process.pid], signal.SIGCONT)
+        if self.is_running:
+            send(self._pids(), signal.SIGCONT)
         self.is_hung = False
-
-    def occupy(self, limit: int) -> None:
-        """Take every connection slot that applications may have, `limit` being their number.
-
-        A client that has sent its startup packet and no password holds a slot until `authentication_timeout`, and pg_stat_activity
-        does not show it. Some of the superuser's slots are taken too, so that the server stays full when a few sessions end.
-        """
-        used = self.ask("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")[0][0]
-        words = f"user\0{SUPERUSER}\0database\0postgres\0\0".encode()
-        packet = (8 + len(words)).to_bytes(4, "big") + (3 << 16).to_bytes(4, "big") + words
-        for _ in range(limit + RESERVED * 2 // 3 - used):
-            client = socket.create_connection((self.address, self.port), timeout=5)
-            self._occupied.append(client)
-            client.sendall(packet)
-            client.recv(1)  # it asks for the password once it has a slot
-
-    def vacate(self) -> None:
-        """Give the slots back; returns when the server has noticed."""
-        occupied, self._occupied = self._occupied, []
-        before = len(self._children())
-        for client in occupied:
-            client.close()
-        # A few others may come meanwhile, so the count is not waited for to the last.
-        deadline = time.monotonic() + 2.0
-        while occupied and not self.is_hung and len(self._children()) > before - len(occupied) + 5 and time.monotonic() < deadline:
-            time.sleep(0.005)
-
-    def _children(self) -> set[int]:
-        return children(self.process.pid) if self.process is not None and self.is_running else set()
-
-    @property
-    def is_full(self) -> bool:
-        return bool(self._occupied)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process is not None:
-            send([self.process.pid], number)
-
-
-def _environment() -> dict[str, str]:
-    """Ours, without what would change what PostgreSQL's programs do or the language they speak."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return {**kept, "LC_ALL": "C"}

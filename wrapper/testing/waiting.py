@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from wrapper.testing.binaries import LabError
 from wrapper.testing.client import LabClient
+from wrapper.testing.errors import LabError
 
 
 def wait_for_lab(directory: Path, timeout: float = 30.0) -> LabClient:

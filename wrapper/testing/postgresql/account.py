@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wrapper.testing.binaries import LabError
+from wrapper.testing.errors import LabError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,139 @@
+"""Moving the lab's writer: who can be promoted, in what order things happen, and how the others join again."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from wrapper.testing.cluster import Cluster, Instance
+from wrapper.testing.errors import LabError
+
+# What a reader may need to find its writer before it is given a fresh copy of the data.
+_PATIENCE = 3.0
+
+
+def end_writer(cluster: Cluster, target: str | None) -> None:
+    """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone."""
+    server = cluster.writer.server
+    _candidate(cluster, target)  # that nobody can follow is an error now, not when the writer is gone
+    if server.is_responsive:
+        # An orderly shutdown waits for every reader, so one that hangs would hold it up.
+        server.stop(patience=0.05 if any(reader.server.is_hung for reader in cluster.readers()) else 3.0)
+        cluster.publish()
+
+
+def promote(cluster: Cluster, target: str | None = None, drop_sessions: bool | None = None) -> dict[str, Any]:
+    """Have a reader become the writer. Aurora's order: promote, restart (the sessions are dropped), tell the cluster."""
+    started = time.monotonic()
+    new, old = _candidate(cluster, target), cluster.writer
+    drop = cluster.options.drop_sessions if drop_sessions is None else drop_sessions
+    timings = {"promoted": new.server.promote(drop_sessions=drop) - started}
+    cluster.writer_id = new.id
+    old.is_stale = old.server.is_hung
+    cluster.publish()
+    timings["published"] = time.monotonic() - started
+    return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "timings": timings}
+
+
+def repoint(cluster: Cluster) -> None:
+    """Have the readers follow the writer; one that hangs or is down finds it when it comes back."""
+    for reader in cluster.readers():
+        if not reader.server.was_writer:
+            reader.server.follow(cluster.writer.server)
+
+
+def _candidate(cluster: Cluster, target: str | None) -> Instance:
+    if target is not None:
+        instance = cluster.resolve(target)
+        if instance is cluster.writer:
+            raise LabError(f"{instance.id} is the writer already: name a reader")
+        if not instance.is_usable:
+            raise LabError(f"{instance.id} cannot be promoted: it does not run as a reader; start or rejoin it first")
+        return instance
+    usable = [reader for reader in cluster.readers() if reader.is_usable]
+    if not usable:
+        raise LabError("no reader is running: nobody can be promoted")
+    return max(usable, key=lambda reader: (reader.server.position(), reader.id))
+
+
+def start(cluster: Cluster, name: str) -> None:
+    """Start an instance again; it joins as a reader if another one is the writer."""
+    instance = cluster.resolve(name)
+    if instance.server.is_running and not instance.is_stale:
+        raise LabError(f"{instance.id} is {'hung: resume it' if instance.server.is_hung else 'running'}")
+    _start(cluster, instance)
+    cluster.publish()
+
+
+def rejoin(cluster: Cluster, name: str) -> None:
+    """Make any instance but the writer a proper reader, whatever state it is in."""
+    instance = cluster.resolve(name)
+    if instance.id == cluster.writer_id:
+        raise LabError(f"{instance.id} is the writer: name another instance")
+    _start(cluster, instance)
+    cluster.publish()
+
+
+def rejoin_old_writers(cluster: Cluster) -> None:
+    """Have every former writer that is down, or still up in its old role, join as a reader; hung ones stay hung."""
+    for instance in cluster.readers():
+        if not instance.server.is_hung and (instance.is_stale or instance.server.was_writer):
+            _start(cluster, instance)
+    cluster.publish()
+
+
+def reset(cluster: Cluster) -> None:
+    """Undo every fault: one writer, all others replicating from it."""
+    for instance in cluster.instances.values():
+        server = instance.server
+        if server.is_hung and not instance.is_stale:
+            cluster.resume(instance.id)
+        server.vacate()
+        if server.refuses_logins:
+            server.refuse_logins(False)
+    writer = cluster.writer.server
+    if not writer.is_running:
+        _start(cluster, cluster.writer)
+    following = writer.followers([reader.server for reader in cluster.readers() if reader.is_usable])
+    for reader in cluster.readers():
+        if reader.is_stale or not reader.server.is_running:
+            _start(cluster, reader)
+        elif reader.id not in following:
+            _ensure_following(cluster, reader)
+    cluster.flip_name()
+    cluster.publish()
+
+
+def _start(cluster: Cluster, instance: Instance) -> None:
+    server, writer = instance.server, cluster.writer.server
+    if server is writer:
+        server.start(None)
+        return
+    if not writer.is_responsive:
+        if not server.is_running and not server.was_writer:
+            _start_reader(cluster, instance)  # it can wait for a writer
+            return
+        raise LabError(f"{instance.id} cannot join: the writer {writer.id} is not available; start it, or fail over first")
+    if server.is_hung:
+        server.kill()
+    server.stop()
+    if server.was_writer:
+        server.convert(writer)
+    _start_reader(cluster, instance)
+    _ensure_following(cluster, instance)
+
+
+def _start_reader(cluster: Cluster, instance: Instance) -> None:
+    instance.is_stale = False
+    instance.server.start(cluster.writer.server)
+
+
+def _ensure_following(cluster: Cluster, instance: Instance) -> None:
+    server, writer = instance.server, cluster.writer.server
+    if not server.follows(writer, _PATIENCE):
+        # It may have received more than the new writer ever had; then it can follow only as a fresh copy.
+        server.kill()
+        server.clone(writer)
+        server.start(writer)
+        if not server.follows(writer, 20.0):
+            raise LabError(f"{server.id} does not replicate from {writer.id}")

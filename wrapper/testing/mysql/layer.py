@@ -1,0 +1,166 @@
+"""The layer: a process in front of one server, which replaces the names of Aurora MySQL's own SQL and passes every other byte.
+
+    python -m wrapper.testing.mysql.layer ADDRESS PORT SERVER_ADDRESS
+
+A process of its own, so that it dies and hangs with its server as one instance. It listens when a line comes on stdin, and says so
+by a line on stdout; after SIGTERM it listens no more and ends with its last connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+from wrapper.testing.mysql.rewrite import Commands, greeting_size, plain_greeting, refusal
+
+_BACKLOG = 512
+
+
+class _Side(asyncio.Protocol):
+    """One end of a session: passes what it hears through `translate` to the other end."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, translate: Callable[[bytes], bytes], other: _Side | None = None) -> None:
+        self.translate = translate
+        self.other = other
+        self.is_connected = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.is_connected = True
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None and (translated := self.translate(data)):
+            self.other.transport.write(translated)
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.is_connected:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.is_connected:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_connected = False
+        if self.other is not None and self.other.is_connected:
+            reset(self.other.transport) if exc is not None else self.other.transport.close()
+
+
+class _Client(_Side):
+    """The client's end. It is not read before the server is there."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(Commands().feed)
+        self.layer = layer
+        self._is_new = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.pause_reading()
+        self.layer.sessions.add(self)
+        self._reaching = asyncio.ensure_future(self._reach_server())  # the loop itself keeps no hold of it
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_new:
+            self._is_new = False
+            if error := refusal(data):
+                self.transport.write(error)
+                self.transport.close()
+                return
+        super().data_received(data)
+
+    async def _reach_server(self) -> None:
+        server = _Side(Greeting().feed, self)
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: server, *self.layer.server)
+        except OSError:
+            reset(self.transport)
+            return
+        self.other = server
+        if self.is_connected:
+            self.transport.resume_reading()
+        else:
+            server.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.layer.sessions.discard(self)
+        self.layer.end_if_done()
+
+
+class Greeting:
+    """Takes from a server's first packet what the layer cannot do; the rest passes."""
+
+    def __init__(self) -> None:
+        self._pending: bytes | None = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what to send to the client."""
+        if self._pending is None:
+            return data
+        data = self._pending + data
+        size = greeting_size(data)
+        if len(data) < size:
+            self._pending = data
+            return b""
+        self._pending = None
+        return plain_greeting(data[:size]) + data[size:]
+
+
+class Layer:
+    """Listens at `address` and reaches the server at `server`."""
+
+    def __init__(self, address: tuple[str, int], server: tuple[str, int]) -> None:
+        self.address = address
+        self.server = server
+        self.sessions: set[_Client] = set()
+        self._listener: asyncio.Server | None = None
+        self._done = asyncio.Event()
+        self._is_closing = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM has come and the last session has ended."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._close)
+        self._listener = await loop.create_server(lambda: _Client(self), *self.address, backlog=_BACKLOG)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+        await self._done.wait()
+
+    def _close(self) -> None:
+        self._is_closing = True
+        if self._listener is not None:
+            self._listener.close()
+        self.end_if_done()
+
+    def end_if_done(self) -> None:
+        """End when nothing is left to do."""
+        if self._is_closing and not self.sessions:
+            self._done.set()
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close with RST instead of FIN."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def main() -> None:
+    """Entry of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab's owner decides
+    address, port, server = sys.argv[1:]
+    if sys.stdin.readline():
+        asyncio.run(Layer((address, int(port)), (server, int(port))).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""How a lab is set up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wrapper.testing.errors import LabError
+
+# Each flavor and its engine; the first of an engine is that engine's default.
+FLAVORS = {"aurora-pg": "postgresql", "pg": "postgresql", "aurora-mysql": "mysql", "mysql": "mysql"}
+ENGINES = tuple(dict.fromkeys(FLAVORS.values()))
+
+
+@dataclass
+class Options:
+    """How a lab is set up; see `LocalAurora`."""
+
+    directory: str
+    instances: int = 3
+    flavor: str = "aurora-pg"
+    promote_delay: float = 0.0
+    drop_sessions: bool = True
+    synchronous: bool = False
+    dns_delay: float = 0.0
+    max_connections: int = 200
+    address_names: bool = False
+    suffix: str = "local-1.rds.test"
+
+    @property
+    def engine(self) -> str:
+        return FLAVORS[self.flavor]
+
+    @property
+    def is_aurora(self) -> bool:
+        return self.flavor.startswith("aurora-")
+
+    def check(self) -> None:
+        """Raise `LabError` for a value that cannot be."""
+        if self.instances < 1 or self.instances > 15:
+            raise LabError(f"instances={self.instances} is not valid: expected 1 to 15")
+
+
+def choose_flavor(engine: str | None, flavor: str | None) -> str:
+    """Return the flavor meant by the two arguments, either of which may be left out. Raises `LabError`."""
+    if engine is not None and engine not in ENGINES:
+        raise LabError(f"engine={engine!r} is not valid: expected {' or '.join(ENGINES)}")
+    fitting = [name for name, its_engine in FLAVORS.items() if engine in (None, its_engine)]
+    if flavor is None:
+        return fitting[0]
+    if flavor not in fitting:
+        which = "" if engine is None else f" with engine={engine!r}"
+        raise LabError(f"flavor={flavor!r} is not valid{which}: expected {' or '.join(fitting)}")
+    return flavor

@@ -1,0 +1,69 @@
+"""A cluster of PostgreSQL servers from nothing."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg
+
+from wrapper.testing.engine import DATABASE, USER, Engine
+from wrapper.testing.options import Options
+from wrapper.testing.postgresql.account import choose_account
+from wrapper.testing.postgresql.binaries import find_binaries
+from wrapper.testing.postgresql.server import RESERVED, SUPERUSER, PostgresServer, conninfo
+from wrapper.testing.server import Server
+
+EXTENSIONS = "aurora_stat_utils,rds_tools"
+
+
+class PostgresEngine(Engine):
+    """PostgreSQL with streaming replication."""
+
+    superuser = SUPERUSER
+    usual_port = 5432
+
+    def __init__(self, options: Options, password: str, superuser_password: str) -> None:
+        super().__init__(options, password, superuser_password)
+        self._binaries = find_binaries()
+        self._account = choose_account(self._binaries, self.directory)
+
+    def make_server(self, identity: str, address: str, port: int, direct_address: str) -> PostgresServer:
+        settings = {"cluster_name": identity}
+        if self.options.is_aurora:
+            settings |= {"rds.extensions": EXTENSIONS, "aurora_lab.instance_id": identity}
+        folder = self.directory / identity
+        return PostgresServer(self._binaries, self._account, folder, identity, address, port, self.superuser_password, settings)
+
+    def found(self, writer: Server, readers: list[Server]) -> None:
+        for server in (writer, *readers):
+            self._account.own(server.directory)
+        assert isinstance(writer, PostgresServer)
+        settings = {
+            "max_connections": str(self.options.max_connections + RESERVED),
+            "superuser_reserved_connections": str(RESERVED),
+        }
+        if self.options.synchronous:
+            settings["synchronous_standby_names"] = "ANY 1 (*)"
+        writer.initialise(settings)
+        writer.start(None)
+        self._dress(writer)
+        with ThreadPoolExecutor(len(readers) or 1) as pool:
+            list(pool.map(lambda reader: reader.clone(writer), readers))
+        # One after the other, here: the kernel ties a server to the thread that started it.
+        for reader in readers:
+            reader.start(writer)
+        wanted = {reader.id for reader in readers}
+        writer.wait(lambda: wanted <= writer.followers(readers), f"to stream to {', '.join(wanted)}")
+
+    def _dress(self, writer: PostgresServer) -> None:
+        sql = (Path(__file__).parent / "aurora.sql").read_text(encoding="utf-8")
+        if self.options.is_aurora:
+            for database in ("template1", "postgres"):
+                with psycopg.connect(conninfo(writer), dbname=database, autocommit=True) as connection:
+                    connection.execute(sql)
+        with writer.session() as connection:
+            connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{self.password}'")
+            if self.options.synchronous:
+                connection.execute(f"ALTER ROLE {USER} SET synchronous_commit = on")
+            connection.execute(f"CREATE DATABASE {DATABASE} OWNER {USER}")
