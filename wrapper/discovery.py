@@ -169,7 +169,7 @@ class Discovery:
                 for name, value in self._settings.monitoring.get(prefix, {}).items()
                 if self._driver.knows_parameter(name)
             )
-        return {"dbname" if name == "database" else name: value for name, value in overrides.items()}
+        return {self._driver.database_keyword if name == "database" else name: value for name, value in overrides.items()}
 
     # -- asking ----------------------------------------------------------------------------------------------------------------
 
