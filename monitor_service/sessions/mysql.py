@@ -31,6 +31,7 @@ from monitor_service.sessions import mysql_protocol as protocol
 from monitor_service.sessions.channel import Channel
 from monitor_service.sessions.mysql_login import Login, tls_context
 from wrapper.drivers.classify import ErrorKind
+from wrapper.drivers.mysql_errors import classify
 from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT
 
 T = TypeVar("T")
@@ -39,38 +40,6 @@ _COM_QUIT, _COM_QUERY = b"\x01", b"\x03"
 # Autocommit, so that no answer is an old snapshot's; and the server's own limit, for a question whose asker is gone (seconds for
 # MariaDB, milliseconds for MySQL). Each reads the comment that is meant for it.
 _PREPARATION = "SET SESSION autocommit = 1 /*M!100101 , max_statement_time = 5 */ /*!50708 , max_execution_time = 5000 */"
-
-# By error number; what is not listed is the server's answer to the question.
-_ERRORS: dict[int, ErrorKind] = {
-    # MySQL 8 and MariaDB: error reference.
-    1040: ErrorKind.BUSY,  # too many connections
-    1041: ErrorKind.BUSY,  # out of memory
-    1129: ErrorKind.BUSY,  # host is blocked: FLUSH HOSTS helps
-    1135: ErrorKind.BUSY,  # no thread for another connection
-    1203: ErrorKind.BUSY,  # the user has too many connections
-    1226: ErrorKind.BUSY,  # the user has exceeded a resource
-    1045: ErrorKind.LOGIN,
-    1130: ErrorKind.LOGIN,  # host is not allowed to connect
-    1251: ErrorKind.LOGIN,  # login method not supported
-    1524: ErrorKind.LOGIN,  # login method not loaded
-    1698: ErrorKind.LOGIN,  # access denied, without a password
-    1820: ErrorKind.LOGIN,  # the password has to be changed
-    1862: ErrorKind.LOGIN,  # the password has expired
-    3118: ErrorKind.LOGIN,  # account is locked (MySQL)
-    3159: ErrorKind.LOGIN,  # TLS is required
-    3955: ErrorKind.LOGIN,  # account is blocked after failed logins
-    4151: ErrorKind.LOGIN,  # account is locked (MariaDB)
-    1053: ErrorKind.NETWORK,  # shutdown in progress: the session ends
-    1927: ErrorKind.NETWORK,  # connection was killed (MariaDB)
-    3169: ErrorKind.NETWORK,  # session was killed
-    4031: ErrorKind.NETWORK,  # the session was idle for too long
-    1109: ErrorKind.PRIVILEGE,  # unknown table in information_schema
-    1142: ErrorKind.PRIVILEGE,  # no right to the table
-    1143: ErrorKind.PRIVILEGE,  # no right to the column
-    1146: ErrorKind.PRIVILEGE,  # no such table
-    1193: ErrorKind.PRIVILEGE,  # unknown system variable
-    1227: ErrorKind.PRIVILEGE,  # a privilege is needed
-}
 
 
 class Door:
@@ -246,7 +215,7 @@ class _Conversation:
 def _probe_error(error: BaseException) -> ProbeError | None:
     """Return how a question ended by an error; None for what is none of the server's doing, nor of the network's."""
     if isinstance(error, protocol.ServerError):
-        kind = _ERRORS.get(error.errno, ErrorKind.LOGIN if error.sqlstate.startswith("28") else ErrorKind.OTHER)
+        kind = classify(error)
         # The last words of a session say nothing of the server.
         return ProbeError(REFUSED if kind is ErrorKind.NETWORK else ANSWERED, str(error)[:200], kind)
     if isinstance(error, protocol.UnsupportedLoginError):

@@ -46,6 +46,9 @@ ERRNOS: dict[int, ErrorKind] = {
     2059: ErrorKind.LOGIN,  # authentication plugin cannot be loaded
     2061: ErrorKind.LOGIN,  # authentication plugin reported an error
     3118: ErrorKind.LOGIN,  # account locked
+    3159: ErrorKind.LOGIN,  # TLS is required
+    3955: ErrorKind.LOGIN,  # account blocked after failed logins
+    4151: ErrorKind.LOGIN,  # MariaDB: account locked
     1040: ErrorKind.BUSY,  # too many connections
     1129: ErrorKind.BUSY,  # host blocked after too many aborted connections
     1203: ErrorKind.BUSY,  # too many connections of this user
