@@ -85,6 +85,7 @@ def failed(connection: Any, error: BaseException) -> None:
     if isinstance(connection, MySQLConnection):
         # After a time-out the answer may still come, and would be taken for that of the next query.
         connection.shutdown()
+        connection._socket.close_connection()  # which the driver leaves out when the server was faster
     if connection._failure_listener is not None:
         connection._failure_listener.physical_failure(connection, error)
 

@@ -52,21 +52,34 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "cursor": lambda connection: connection.cursor(),
     "start_transaction": lambda connection: connection.start_transaction(),
     "ping": lambda connection: connection.ping(),
-    "autocommit": lambda connection: setattr(connection, "autocommit", False),
+    "sql_mode": lambda connection: setattr(connection, "sql_mode", ""),
+    "time_zone": lambda connection: setattr(connection, "time_zone", "+01:00"),
     "database": lambda connection: setattr(connection, "database", "app"),
     "cmd_init_db": lambda connection: connection.cmd_init_db("app"),
 }
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_another_call_that_meets_a_dead_writer(
-    aurora_mysql: LocalAurora, connect: Connect, call: Callable[[Any], Any]
-) -> None:
+def test_another_call_that_meets_a_dead_writer(aurora_mysql: LocalAurora, connect: Connect, call: Callable[[Any], Any]) -> None:
     connection = connect()
     new = replace_writer(aurora_mysql)
     with pytest.raises(errors.FailoverSuccessError):
         call(connection)
     assert one(connection, "SELECT @@aurora_server_id") == new
+
+
+def test_autocommit_holds_whoever_notices_the_dead_writer(aurora_mysql: LocalAurora, connect: Connect) -> None:
+    """The C extension does not: it sets the switch, hears nothing, and raises nothing."""
+    connection = connect()
+    replace_writer(aurora_mysql)
+    try:
+        connection.autocommit = False
+    except errors.FailoverSuccessError:
+        connection.autocommit = False
+    else:
+        with pytest.raises(errors.FailoverSuccessError):
+            connection.ping()
+    assert one(connection, "SELECT @@autocommit") == 0
 
 
 def test_several_statements_in_one_call(aurora_mysql: LocalAurora, connect: Connect, table: str) -> None:
@@ -159,9 +172,10 @@ def test_a_writer_that_no_longer_takes_writes(aurora_mysql: LocalAurora, connect
 
 def test_a_read_only_transaction_of_the_applications_own_is_its_own_business(connect: Connect, table: str) -> None:
     connection = connect()
-    connection.start_transaction(readonly=True)
+    cursor = connection.cursor()
+    cursor.execute("START TRANSACTION READ ONLY")
     with pytest.raises(mysql.connector.Error) as caught:
-        connection.cursor().execute(f"INSERT INTO {table} VALUES (1)")
+        cursor.execute(f"INSERT INTO {table} VALUES (1)")
     assert caught.value.errno == 1792
     assert not isinstance(caught.value, errors.FailoverError)
 
@@ -188,7 +202,7 @@ def test_reconnect_makes_a_new_session_with_the_same_settings(connect: Connect) 
 def test_connect_with_failover(aurora_mysql: LocalAurora, connect: Connect) -> None:
     first = connect()
     new = replace_writer(aurora_mysql)
-    second = connect()
+    second = connect(enable_connect_failover=True)
     assert one(second, "SELECT @@aurora_server_id") == new
     with pytest.raises(errors.FailoverSuccessError):
         one(first, "SELECT 1")
