@@ -66,13 +66,13 @@ def raw(aurora_mysql: LocalAurora, use_pure: bool) -> Iterator[Connect]:
 
 
 @pytest.fixture
-def table(raw: Connect) -> Iterator[str]:
+def table(raw: Connect) -> str:
     """An empty table with one column `x`, a primary key."""
     connection = raw()
     cursor = connection.cursor()
     cursor.execute("DROP TABLE IF EXISTS numbers")
     cursor.execute("CREATE TABLE numbers (x INT PRIMARY KEY)")
-    yield "numbers"
+    return "numbers"
 
 
 def one(connection: Any, sql: str, **how: Any) -> Any:
