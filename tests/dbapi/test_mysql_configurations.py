@@ -126,8 +126,8 @@ def lab(aurora_mysql_lab: LocalAurora) -> Iterator[LocalAurora]:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda configuration: configuration.name)
 class TestEveryConfiguration:
     def test_it_is_what_it_says(self, configuration: Configuration, lab: LocalAurora) -> None:
+        expected: Any = mysql.connector.MySQLConnection if configuration.use_pure else mysql.connector.CMySQLConnection
         with configuration.driver.connect(**configuration.arguments(lab)) as connection:
-            expected = mysql.connector.MySQLConnection if configuration.use_pure else mysql.connector.CMySQLConnection
             assert isinstance(connection, expected)
             if configuration.driver is mysql.connector:
                 assert type(connection) is expected

@@ -17,9 +17,10 @@ from mysql.connector.connection import MySQLConnection
 from tests.integration.conftest import eventually
 from wrapper import AwsWrapperConnection, AwsWrapperCursor, errors
 from wrapper.drivers import mysql_guard, mysql_socket
+from wrapper.hosts import HostRole
 from wrapper.testing import LocalAurora
 
-from .conftest import Connect, one
+from .conftest import Connect, one, stands_for
 
 
 def number_of(connection: Any) -> int:
@@ -37,12 +38,22 @@ def test_the_cluster_is_recognised(aurora_mysql: LocalAurora, connect: Connect) 
     assert service.current_host_info.host_id == aurora_mysql.writer.id
 
 
+def test_a_server_that_is_not_aurora(aurora_mysql: LocalAurora, use_pure: bool) -> None:
+    """Without the lab's layer, it is a MariaDB of which nobody knows the cluster."""
+    for instance, role in ((aurora_mysql.writer, HostRole.WRITER), (aurora_mysql.readers[0], HostRole.READER)):
+        parameters = {**aurora_mysql.admin_parameters(instance.id), "use_pure": use_pure, "monitor_mode": "off"}
+        with AwsWrapperConnection.connect(mysql.connector.connect, **parameters) as connection:
+            service = connection.plugin_service
+            assert service.database_dialect is not None
+            assert service.database_dialect.code == "mariadb"
+            assert service.get_host_role() is role
+            assert len(service.all_hosts) == 1
+
+
 def test_it_is_the_drivers_connection_to_whoever_asks(connect: Connect, use_pure: bool) -> None:
     connection = connect()
     kind = MySQLConnection if use_pure else mysql.connector.CMySQLConnection
-    assert isinstance(connection, kind)
-    assert isinstance(connection, MySQLConnectionAbstract)
-    assert isinstance(connection, AwsWrapperConnection)
+    assert all(stands_for(connection, each) for each in (kind, MySQLConnectionAbstract, AwsWrapperConnection))
     assert connection.__class__.__name__ == kind.__name__
     assert not hasattr(connection, "pipeline")  # psycopg's
     assert connection.user == "app"
@@ -64,7 +75,7 @@ def test_closed_is_closed(connect: Connect, use_pure: bool, close: str) -> None:
     assert connection.is_closed
     with pytest.raises(mysql.connector.Error) as caught:
         connection.cursor()
-    assert not isinstance(caught.value, errors.FailoverError)
+    assert not stands_for(caught.value, errors.FailoverError)
 
 
 def test_cursors_are_the_drivers(connect: Connect) -> None:

@@ -11,7 +11,7 @@ import pytest
 from wrapper import errors
 from wrapper.testing import LocalAurora
 
-from .conftest import Connect, one
+from .conftest import Connect, one, stands_for
 
 
 def replace_writer(lab: LocalAurora) -> str:
@@ -41,9 +41,28 @@ def test_a_statement_that_meets_a_dead_writer(aurora_mysql: LocalAurora, connect
     with pytest.raises(errors.FailoverSuccessError) as caught:
         cursor.execute("SELECT 2")
     assert caught.value.outcome == "unknown"
-    assert isinstance(caught.value, mysql.connector.OperationalError)
+    assert stands_for(caught.value, mysql.connector.OperationalError)
     assert one(connection, "SELECT @@aurora_server_id") == new
     assert connection.plugin_service.current_host_info.host_id == new
+
+
+@pytest.mark.parametrize("how", KINDS.values(), ids=KINDS)
+def test_cursors_from_before_are_refused(aurora_mysql: LocalAurora, connect: Connect, how: dict[str, bool]) -> None:
+    connection = connect()
+    cursor = connection.cursor(**how)
+    cursor.execute("SELECT 1 UNION SELECT 2 UNION SELECT 3")
+    rows = iter(cursor)
+    next(rows)
+    cursor.fetchall()
+    replace_writer(aurora_mysql)
+    with pytest.raises(errors.FailoverSuccessError):
+        connection.commit()
+    for call in (cursor.fetchone, cursor.fetchall, cursor.nextset, lambda: next(rows), lambda: next(cursor), lambda: iter(cursor)):
+        with pytest.raises(errors.AwsWrapperError, match="make a new cursor"):
+            call()
+    with pytest.raises(errors.AwsWrapperError, match="make a new cursor"):
+        cursor.execute("SELECT 1")
+    cursor.close()
 
 
 CALLS: dict[str, Callable[[Any], Any]] = {
@@ -177,7 +196,7 @@ def test_a_read_only_transaction_of_the_applications_own_is_its_own_business(con
     with pytest.raises(mysql.connector.Error) as caught:
         cursor.execute(f"INSERT INTO {table} VALUES (1)")
     assert caught.value.errno == 1792
-    assert not isinstance(caught.value, errors.FailoverError)
+    assert not stands_for(caught.value, errors.FailoverError)
 
 
 def test_ping_with_reconnect_leaves_a_working_connection(aurora_mysql: LocalAurora, connect: Connect) -> None:

@@ -15,14 +15,9 @@ import wrapper.mysql_connector
 from wrapper import AwsWrapperConnection, AwsWrapperError
 from wrapper.testing import LocalAurora
 
-from .conftest import one
+from .conftest import one, stands_for
 
 NOWHERE: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "user": "u", "plugins": ""}
-
-
-def stands_for(thing: object, kind: type) -> bool:
-    """Whether `isinstance` holds; mypy thinks that nothing can be both ours and the driver's."""
-    return isinstance(thing, kind)
 
 
 @pytest.mark.parametrize(
