@@ -82,9 +82,11 @@ def unguard(connection: Any) -> None:
 def failed(connection: Any, error: BaseException) -> None:
     """Note that a connection failed, and tell its listener."""
     connection._lost = True
-    if isinstance(connection, MySQLConnection):
+    sock: Any = connection._socket if isinstance(connection, MySQLConnection) else None
+    if sock is not None:
         # After a time-out the answer may still come, and would be taken for that of the next query.
-        connection.shutdown()
+        sock.shutdown()
+        sock.close_connection()  # the driver's shutdown leaves it out when the server was faster
     if connection._failure_listener is not None:
         connection._failure_listener.physical_failure(connection, error)
 
