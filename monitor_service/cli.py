@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     events.add_argument("--since-start", action="store_true", help="begin with what the monitor still remembers")
     commands.add_parser("stop", parents=[directory], help="stop a running monitor")
     watch = commands.add_parser("watch", parents=[directory], help="have a cluster watched until Ctrl-C")
-    watch.add_argument("dsn", help="libpq connection text of any endpoint of the cluster")
+    watch.add_argument("dsn", help="any endpoint of the cluster: libpq connection text, or mysql://user:password@host:port")
     watch.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between probes (1)")
     watch.add_argument(
         "--pattern", default=None, help="instance endpoints with '?' for the name, for IP addresses and custom domains"

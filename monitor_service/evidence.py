@@ -125,6 +125,11 @@ def transition(before: HostHealth, after: HostHealth, wall: float, now: float) -
     return None
 
 
+def missing_right(detail: str, grants: str) -> str:
+    """Return what to tell of a server that refused a question, `grants` being what the question needs beyond its own words."""
+    return f"{detail}; grant {grants}" if grants else detail
+
+
 def clock(wall: float) -> str:
     """Return a time of day in UTC, to the millisecond."""
     return datetime.fromtimestamp(wall, timezone.utc).strftime("%H:%M:%S.%f")[:-3]

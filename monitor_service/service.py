@@ -211,8 +211,10 @@ class Service:
         dialect = DIALECTS.get(request.dialect)
         if dialect is None:
             return Unsupported(key, f"dialect {request.dialect!r} is unknown to this monitor")
-        if not is_supported(request.driver):
-            return Unsupported(key, f"driver {request.driver!r} is not installed where this monitor runs, or unknown to it")
+        if not is_supported(request.driver, dialect.engine):
+            return Unsupported(
+                key, f"driver {request.driver!r} for {dialect.engine} is not installed where this monitor runs, or unknown to it"
+            )
         wrong = complaint(request)
         if wrong is not None:
             return Refused(wrong)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from monitor_service.client import MonitorConnection, this_client
+from monitor_service.loop_guard import LoopGuard, guarded_loop
 from monitor_service.report import event_line
-from wrapper.dialects import DIALECTS
+from monitor_service.sessions import ProbeError
+from wrapper.dialects import DIALECTS, DatabaseDialect
+from wrapper.dialects import mysql as mysql_dialects
+from wrapper.dialects import postgresql as postgresql_dialects
 from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.postgresql import DETECT_QUERY, detect
 from wrapper.monitor.messages import (
     RENEW_INTERVAL,
     Offer,
@@ -27,15 +34,34 @@ from wrapper.monitor.state import FROM_DIRECT, Topology, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.urls import parse_endpoint
 
+MYSQL_SCHEME = "mysql"
+# Seconds that the endpoint has for each step.
+PATIENCE = 5.0
+_SWITCHES = {"true": True, "false": False}
+
+
+class CannotAskError(Exception):
+    """The endpoint could not be asked; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Endpoint:
+    """What an endpoint turned out to be, and the login values it was asked with."""
+
+    host: str
+    port: int
+    dialect: DatabaseDialect
+    driver: str
+    login: dict[str, Any]
+    rows: list[tuple[Any, ...]]
+
 
 def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, say: Callable[[str], None]) -> int:
     """Find out what the endpoint belongs to, have it watched, print its transitions until interrupted. Returns the exit code."""
-    import psycopg
-
     try:
         request = _request(dsn, interval, pattern)
-    except psycopg.Error as error:
-        say(f"cannot ask the endpoint: {str(error).strip()}")
+    except CannotAskError as error:
+        say(f"cannot ask the endpoint: {error}")
         return 1
     with MonitorConnection(paths) as connection:
         answer = connection.ask(request)
@@ -58,30 +84,69 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
 
 
 def _request(dsn: str, interval: float, pattern: str | None) -> WatchRequest:
+    found = _ask_mysql(dsn) if dsn.startswith(f"{MYSQL_SCHEME}://") else _ask_postgresql(dsn)
+    dialect, port = found.dialect, found.port
+    template = pattern or parse_endpoint(found.host).template or "?"
+    hosts = dialect.topology_hosts(found.rows, InstanceTemplate.parse(template), port)
+    return WatchRequest(
+        client=this_client(),
+        watch=Watch(dialect.engine, found.host, port),
+        dialect=dialect.code,
+        driver=found.driver,
+        settings=Settings(interval=interval, instance_template=template),
+        seed=Topology(hosts=hosts or (TopologyHost(found.host, port),), source=FROM_DIRECT, read_at=time.monotonic()),
+        offer=Offer(found.login),
+    )
+
+
+def _ask_postgresql(dsn: str) -> _Endpoint:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
-    given: dict[str, Any] = conninfo_to_dict(dsn)
-    host = str(given.get("host") or "localhost")
-    address = static_address(host)
-    if address is not None:
-        given["hostaddr"] = address
-    template_text = pattern or parse_endpoint(host).template or "?"
-    with psycopg.connect("", **{"connect_timeout": 5, **given}, autocommit=True) as connection:
-        port = connection.info.port
-        row = connection.execute(DETECT_QUERY).fetchone()
-        dialect = DIALECTS[detect(row or (None, False))]
-        hosts: tuple[TopologyHost, ...] = ()
-        if dialect.topology_query is not None:
-            rows = connection.execute(dialect.topology_query.encode()).fetchall()
-            hosts = dialect.topology_hosts(rows, InstanceTemplate.parse(template_text), port)
-    offered = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
-    return WatchRequest(
-        client=this_client(),
-        watch=Watch(dialect.engine, host, port),
-        dialect=dialect.code,
-        driver="psycopg",
-        settings=Settings(interval=interval, instance_template=template_text),
-        seed=Topology(hosts=hosts or (TopologyHost(host, port),), source=FROM_DIRECT, read_at=time.monotonic()),
-        offer=Offer(offered),
-    )
+    try:
+        given: dict[str, Any] = conninfo_to_dict(dsn)
+        host = str(given.get("host") or "localhost")
+        address = static_address(host)
+        if address is not None:
+            given["hostaddr"] = address
+        with psycopg.connect("", **{"connect_timeout": int(PATIENCE), **given}, autocommit=True) as connection:
+            port = connection.info.port
+            row = connection.execute(postgresql_dialects.DETECT_QUERY).fetchone()
+            dialect = DIALECTS[postgresql_dialects.detect(row or (None, False))]
+            query = dialect.topology_query
+            rows = connection.execute(query.encode()).fetchall() if query is not None else []
+    except psycopg.Error as error:
+        raise CannotAskError(str(error).strip()) from None
+    login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
+    return _Endpoint(host, port, dialect, "psycopg", login, rows)
+
+
+def _ask_mysql(dsn: str) -> _Endpoint:
+    loop, guard = guarded_loop()
+    try:
+        return loop.run_until_complete(_ask_mysql_endpoint(dsn, guard))
+    except ProbeError as error:
+        raise CannotAskError(error.detail) from None
+    except (OSError, ValueError) as error:
+        raise CannotAskError(str(error)) from None
+    finally:
+        loop.close()
+
+
+async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
+    from monitor_service.sessions.mysql import Door
+
+    url = urlsplit(dsn)
+    host, port = url.hostname or "localhost", url.port or mysql_dialects.MySqlDialect.default_port
+    options = {name: _SWITCHES.get(value.lower(), value) for name, value in parse_qsl(url.query)}
+    login = {"user": unquote(url.username or ""), "password": unquote(url.password or ""), **options}
+    found = await asyncio.get_running_loop().getaddrinfo(static_address(host) or host, port, type=socket.SOCK_STREAM)
+    session = await Door(host, str(found[0][4][0]), port, guard).log_in(login, PATIENCE)
+    try:
+        aurora = await session.ask(mysql_dialects.AURORA_QUERY, PATIENCE)
+        flavour = await session.ask(mysql_dialects.FLAVOUR_QUERY, PATIENCE)
+        dialect = DIALECTS[mysql_dialects.detect(aurora, flavour[0])]
+        rows = await session.ask(dialect.topology_query, PATIENCE) if dialect.topology_query is not None else []
+    finally:
+        session.close()
+    return _Endpoint(host, port, dialect, "mysql-connector-python", login, rows)

@@ -58,7 +58,7 @@ class KnownCluster:
         for prefix in ("topology-monitoring-", "monitoring-"):
             given = self._settings.monitoring.get(prefix, {})
             overrides.update((name, value) for name, value in given.items() if driver_dialect.knows_parameter(name))
-        return {"dbname" if name == "database" else name: value for name, value in overrides.items()}
+        return {driver_dialect.database_keyword if name == "database" else name: value for name, value in overrides.items()}
 
     def _instance_template(self) -> InstanceTemplate:
         given = self._settings["cluster_instance_host_pattern"]

@@ -6,8 +6,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from functools import cache
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from wrapper.configuration import configuration_of
@@ -51,6 +50,11 @@ class Calls:
         for plugin in self._readers:
             plugin.shared_state_changed()
 
+    @property
+    def interface_error(self) -> type[Exception]:
+        """The driver's PEP 249 `InterfaceError`."""
+        return self._service.driver_dialect.interface_error()
+
     def run(self, method: str, target: Any, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run `call`, the driver's part of `method`, through the chain."""
         chain = self._chains.get(method)
@@ -77,10 +81,10 @@ class _CursorClasses(dict[type, type]):
 
     def __init__(self, service: PluginService) -> None:
         super().__init__()
-        self._fetches_from_network = service.driver_dialect.fetches_from_network
+        self._mixins = service.driver_dialect.cursor_mixins
 
     def __missing__(self, driver_class: type) -> type:
-        made = self[driver_class] = wrapped(driver_class, self._fetches_from_network(driver_class))
+        made = self[driver_class] = wrapped(driver_class, self._mixins(driver_class))
         return made
 
 
@@ -124,7 +128,7 @@ class AwsWrapperConnection:
         service.manager.init_host_provider(service, configuration.settings, lambda: None)
         host_info = service.initial_connection_host_info
         connection = service.connect(host_info, dict(service.parameters))
-        wrapper = AwsWrapperConnection(service, connection)
+        wrapper = service.driver_dialect.wrapper_class()(service, connection)
         try:
             if service.physical(connection) is not None and service.manager.plugins:
                 service.introduce(connection, needs_role=False)
@@ -166,16 +170,6 @@ class AwsWrapperConnection:
 
     def __repr__(self) -> str:
         return f"<AwsWrapperConnection of {self._target!r}>"
-
-    @property
-    def connection(self) -> Any:
-        """This connection, as the driver's adaptation contexts have it."""
-        return self
-
-    @property
-    def pgconn(self) -> Any:
-        """psycopg's libpq connection. It asks for this with every statement of a new cursor, and `__getattr__` is a detour."""
-        return self._target.pgconn
 
     # -- switching -------------------------------------------------------------------------------------------------------------
 
@@ -264,19 +258,18 @@ class AwsWrapperConnection:
         if self._broken or GENERATION[0] != calls.seen:
             self._look()
         try:
-            cursor = self._target.cursor(*args, **kwargs)
+            cursor = self._new_cursor(*args, **kwargs)
         except Exception:
             # The connection may have been lost unseen: then a plugin replaces it and raises what the application should know.
             calls.look()
             raise
-        cursor.__class__ = calls.cursor_classes[cursor.__class__]
         self._cursors.add(cursor)
         return cursor
 
-    def execute(self, query: Any, *params: Any, binary: bool = False, **options: Any) -> Any:
-        """Execute a query on a new cursor and return the cursor (psycopg's shortcut)."""
-        cursor = self.cursor(binary=True) if binary else self.cursor()
-        return cursor.execute(query, *params, **options)
+    def _new_cursor(self, *args: Any, **kwargs: Any) -> Any:
+        cursor = self._target.cursor(*args, **kwargs)
+        cursor.__class__ = self._calls.cursor_classes[cursor.__class__]
+        return cursor
 
     def commit(self) -> None:
         """Commit the open transaction."""
@@ -285,26 +278,6 @@ class AwsWrapperConnection:
     def rollback(self) -> None:
         """Roll the open transaction back."""
         self._call("Connection.rollback", "rollback")
-
-    def tpc_begin(self, xid: Any) -> None:
-        """Begin a two-phase transaction."""
-        self._call("Connection.tpc_begin", "tpc_begin", xid)
-
-    def tpc_prepare(self) -> None:
-        """Perform the first phase of a two-phase transaction."""
-        self._call("Connection.tpc_prepare", "tpc_prepare")
-
-    def tpc_commit(self, *xid: Any) -> None:
-        """Commit a two-phase transaction."""
-        self._call("Connection.tpc_commit", "tpc_commit", *xid)
-
-    def tpc_rollback(self, *xid: Any) -> None:
-        """Roll a two-phase transaction back."""
-        self._call("Connection.tpc_rollback", "tpc_rollback", *xid)
-
-    def tpc_recover(self) -> Any:
-        """Return the two-phase transactions that wait for a decision."""
-        return self._call("Connection.tpc_recover", "tpc_recover")
 
     def close(self) -> None:
         """Close the connection, or give it back to the pool that it came from; plugins let go of what they hold."""
@@ -360,33 +333,3 @@ class AwsWrapperConnection:
         finally:
             put(self, "_blocks", self._blocks - 1)
             put(self, "_broken", self._broken and self._blocks > 0)
-
-    def transaction(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        """A block that is a transaction (psycopg). Its `connection` is this one."""
-        self._look()
-        return self._transaction(self._target.transaction(*args, **kwargs))
-
-    @contextmanager
-    def _transaction(self, manager: Any) -> Iterator[Any]:
-        with self.driver_block("Connection.transaction", "Connection.commit", manager) as transaction:
-            transaction.__class__ = _leading_here(transaction.__class__)
-            yield transaction
-
-    def pipeline(self) -> AbstractContextManager[Any]:
-        """A block in pipeline mode (psycopg)."""
-        self._look()
-        return self.driver_block("Connection.pipeline", "Connection.pipeline", self._target.pipeline())
-
-
-@cache
-def _leading_here(transaction_class: Any) -> Any:
-    """Return the class of the driver's transactions with a `connection` that is the wrapper's."""
-
-    def connection(self: Any) -> Any:
-        return self._conn._calls.wrapper() or self._conn
-
-    return type(
-        transaction_class.__name__,
-        (transaction_class,),
-        {"connection": property(connection), "__module__": transaction_class.__module__},
-    )

@@ -8,9 +8,8 @@ once more, by one that refuses: bound methods, iteration and all.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager, closing
 from functools import cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from wrapper.errors import AwsWrapperError, for_driver
@@ -58,71 +57,19 @@ class AwsWrapperCursor:
             return self.executemany(*args, **kwargs)
         return calls.executemany[self.driver_class](self, *args, **kwargs)
 
-    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        """Iterate over a result as it arrives (psycopg). Sending and the first row go through the plugin chain; failures after it
-        surface as the driver's errors."""
-        calls: Calls = self._conn._calls
-        if GENERATION[0] != calls.seen:
-            calls.look()
-            return self.stream(*args, **kwargs)
-        rows = self.driver_class.stream(self, *args, **kwargs)  # type: ignore[attr-defined]
-        return _routed_to_the_first(calls, self._conn, rows)
-
-    def copy(self, *args: Any, **kwargs: Any) -> AbstractContextManager[Any]:
-        """A COPY block (psycopg)."""
-        calls: Calls = self._conn._calls
-        if GENERATION[0] != calls.seen:
-            calls.look()
-            return self.copy(*args, **kwargs)
-        manager = self.driver_class.copy(self, *args, **kwargs)  # type: ignore[attr-defined]
-        wrapper = calls.wrapper()
-        if wrapper is None:
-            return manager  # type: ignore[no-any-return]
-        return wrapper.driver_block("Cursor.copy", "Cursor.copy", manager)
-
-
-class _NetworkFetch:
-    """Mixed into server-side cursors, whose fetches reach the network."""
-
-    __slots__ = ()
-
-    driver_class: type
-    _conn: Any
-
-    def _fetch(self, name: str, *args: Any) -> Any:
-        return self._conn._calls.run("ServerCursor.fetch", self, getattr(self.driver_class, name), self, *args)
-
-    def fetchone(self) -> Any:
-        return self._fetch("fetchone")
-
-    def fetchmany(self, *args: Any) -> Any:
-        return self._fetch("fetchmany", *args)
-
-    def fetchall(self) -> Any:
-        return self._fetch("fetchall")
-
-
-_END = object()
-
-
-def _routed_to_the_first(calls: Calls, connection: Any, rows: Generator[Any, None, None]) -> Iterator[Any]:
-    """Yield the rows, the first one (which sends the statement) through the plugin chain."""
-    with closing(rows):
-        first = calls.run("Cursor.stream", connection, next, rows, _END)
-        if first is not _END:
-            yield first
-            yield from rows
-
 
 _SWEEP = 64
 
 
 @cache
-def wrapped(driver_class: type, fetches_from_network: bool) -> type:
+def wrapped(driver_class: type, mixins: tuple[type, ...]) -> type:
     """Return `driver_class` with ours mixed in; its objects can be turned into ours in place."""
-    bases = (AwsWrapperCursor, _NetworkFetch, driver_class) if fetches_from_network else (AwsWrapperCursor, driver_class)
     names: dict[str, Any] = {"__slots__": (), "__module__": driver_class.__module__, "driver_class": driver_class}
-    made: type = type(driver_class.__name__, bases, names)
+    # The driver's class must be the first base, or the layout may differ from that of its objects; what ours define goes on top.
+    for mixin in reversed(mixins):
+        for parent in reversed(mixin.__mro__[:-1]):
+            names.update((name, value) for name, value in vars(parent).items() if isinstance(value, (FunctionType, property)))
+    made: type = type(driver_class.__name__, (driver_class, *mixins), names)
     return made
 
 
@@ -131,7 +78,7 @@ def refused(wrapped_class: type) -> type:
     """Return the class of cursors whose connection has switched: closing is allowed, everything else says what to do."""
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise for_driver(AwsWrapperError, self._conn.InterfaceError)(
+        raise for_driver(AwsWrapperError, self._conn._calls.interface_error)(
             "this cursor belongs to a connection that has been replaced; make a new cursor"
         )
 

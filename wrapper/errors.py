@@ -6,7 +6,10 @@ Driver errors pass through as the same object. Failover errors are at once ours 
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 Outcome = Literal["not_sent", "unknown"]
 
@@ -122,3 +125,10 @@ def for_driver(error: type[_E], driver_error: type[Exception]) -> type[_E]:
     if key not in _joint:
         _joint[key] = type(error.__name__, key, {"__module__": error.__module__, "__doc__": error.__doc__})
     return _joint[key]
+
+
+def joint(error: AwsWrapperError, driver: ModuleType) -> AwsWrapperError:
+    """Return an error of the wrapper's as one that is the driver module's too; wrong parameters are a `ProgrammingError`."""
+    kinds = (OperationalError, NotSupportedError, InterfaceError)
+    kind = next((kind.__name__ for kind in kinds if isinstance(error, kind)), "ProgrammingError")
+    return for_driver(type(error), getattr(driver, kind))(str(error), error.driver_error)

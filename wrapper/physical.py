@@ -65,7 +65,7 @@ class PhysicalConnections:
         settings: Settings,
         cluster: KnownCluster,
     ) -> None:
-        self._target = target
+        self._target = driver_dialect.opener(target)
         self._driver = driver_dialect
         self._settings = settings
         self._cluster = cluster
@@ -87,7 +87,7 @@ class PhysicalConnections:
     ) -> Any:
         """Open a connection to a host: the end of the connect pipelines."""
         evidence = self._cluster.evidence(self._cluster.key(host_info))
-        if evidence is not None and evidence.is_failing:
+        if evidence is not None and evidence.is_failing and self._driver.preflight_is_free:
             self.preflight(host_info, PREFLIGHT_TIMEOUT)
         arguments = self._driver.connect_arguments(props, self._settings)
         for _ in range(_STALE_CONNECTIONS):
@@ -192,6 +192,7 @@ class PhysicalConnections:
 
     def leave_to_parent(self, connection: Any) -> None:
         """In a forked child: have nobody touch a connection that belongs to the parent, nor collect it."""
+        self._driver.disown(connection)
         _inherited.append(connection)
         physical = self.get(connection)
         if physical is not None and physical.proxy is not None:

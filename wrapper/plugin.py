@@ -29,7 +29,9 @@ ACCEPTS_STRATEGY = "accepts_strategy"
 GET_HOST_INFO_BY_STRATEGY = "get_host_info_by_strategy"
 ALL_METHODS = "*"
 # The driver methods whose target is a cursor; that of all others is the connection.
-CURSOR_METHODS = frozenset({"Cursor.execute", "Cursor.executemany", "ServerCursor.fetch"})
+CURSOR_METHODS = frozenset(
+    {"Cursor.callproc", "Cursor.execute", "Cursor.executemany", "Cursor.fetch", "Cursor.nextset", "ServerCursor.fetch"}
+)
 
 # A call into the driver: the driver's connection or cursor, then the caller's arguments.
 Call = Callable[..., Any]

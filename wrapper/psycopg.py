@@ -58,17 +58,10 @@ class Connection(driver.Connection[Row]):
         except ours.AwsWrapperError as error:
             if isinstance(error, Error):
                 raise
-            raise _joint(error) from error
+            raise ours.joint(error, driver) from error
 
 
 connect = Connection.connect
-
-
-def _joint(error: ours.AwsWrapperError) -> ours.AwsWrapperError:
-    """Return an error of the wrapper's as one that is psycopg's too; psycopg calls wrong parameters a `ProgrammingError`."""
-    kinds = (ours.OperationalError, ours.NotSupportedError, ours.InterfaceError)
-    kind = next((kind.__name__ for kind in kinds if isinstance(error, kind)), "ProgrammingError")
-    return ours.for_driver(type(error), getattr(driver, kind))(str(error), error.driver_error)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from monitor_service.actors.session_keeper import SessionKeeper
 from monitor_service.cadence import SHORTEST, pause
-from monitor_service.evidence import Probe
+from monitor_service.evidence import Probe, missing_right
 from monitor_service.sessions import ProbeError
 from wrapper.decisions.verdict import probe_timeout
 from wrapper.dialects import RoleAnswer
@@ -78,7 +78,7 @@ class HostHealthActor:
             kind = OURS if error.kind != ANSWERED and self._guard.paused_since(mark) else error.kind
             started = max(began, self._keeper.asked_at)
             if error.error is ErrorKind.PRIVILEGE:
-                detail = f"{error.detail}; grant {dialect.grants}" if dialect.grants else error.detail
+                detail = missing_right(error.detail, dialect.grants)
                 return self._ended(started, kind, accepting=True, detail=detail, slow=True)
             return self._ended(started, kind, detail=error.detail, slow=error.error is ErrorKind.LOGIN)
         answer = dialect.role_answer(rows[0]) if rows else RoleAnswer(HostRole.UNKNOWN)

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from monitor_service.cadence import CONNECT_PAUSE
 from monitor_service.resolver import ResolveError
-from monitor_service.sessions import ProbeError
-from monitor_service.sessions.preflight import preflight
+from monitor_service.sessions import Door, ProbeError, Session
 from wrapper.drivers.classify import ErrorKind
 from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT
 
 if TYPE_CHECKING:
     from monitor_service.cluster import Cluster
-    from monitor_service.sessions.psycopg import ProbeSession
 
 
 class SessionKeeper:
@@ -28,7 +26,7 @@ class SessionKeeper:
         self._key = key
         self._host = host
         self._port = port
-        self._session: ProbeSession | None = None
+        self._session: Session | None = None
         self._next_connect = 0.0
         self.address: str | None = None
         self.asked_at = 0.0  # when the last question was sent
@@ -94,30 +92,30 @@ class SessionKeeper:
             self.address = await self._services.resolver.resolve(self._host, settings.connect_timeout)
         except ResolveError as error:
             raise ProbeError(OURS, str(error)) from error
+        engine = self._cluster.dialect.engine
+        door = await self._services.drivers.door(engine, self._host, self.address, self._port, self._services.guard)
         self.asked_at = monotonic()
         try:
-            await preflight(self.address, self._port, timeout, self._services.guard)
+            await door.knock(timeout)
+            while not await self._log_in(door, settings.connect_timeout):
+                pass
         except ProbeError as error:
             if error.kind == SILENT:
                 self._next_connect = 0.0  # its own time-out was the pause
             raise
-        while not await self._log_in(settings.connect_timeout):
-            pass
+        finally:
+            door.close()
 
-    async def _log_in(self, timeout: float) -> bool:
+    async def _log_in(self, door: Door, timeout: float) -> bool:
         """Open the session with the next offer; False when that was refused and another one is left. Raises `ProbeError`."""
         logins = self._cluster.logins
         picked = await logins.pick(self._key, timeout)
         if picked is None:
             raise ProbeError(ANSWERED, "no login to try now", ErrorKind.LOGIN)
-        assert self.address is not None
         fingerprint, offer = picked
         decided = False
         try:
-            session_class = await self._services.drivers.session_class()
-            self._session = await session_class.open(
-                offer.parameters, self._host, self.address, self._port, timeout=timeout, guard=self._services.guard
-            )
+            self._session = await door.log_in(offer.parameters, timeout)
             decided = True
             logins.accepted(fingerprint, self._key)
         except ProbeError as error:
@@ -127,7 +125,7 @@ class SessionKeeper:
                     await asyncio.sleep(CONNECT_PAUSE)
                     return False
             if error.kind == SILENT:
-                # It answered the pre-flight: the host is there, it only does not let us in.
+                # It answered the knock: the host is there, it only does not let us in.
                 raise ProbeError(ANSWERED, error.detail, ErrorKind.BUSY) from error
             raise
         finally:

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from monitor_service.actors.session_keeper import SessionKeeper
+from monitor_service.evidence import missing_right
 from monitor_service.sessions import ProbeError
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.classify import ErrorKind
@@ -81,7 +82,7 @@ class TopologyActor:
             if keeper.is_shut:
                 return 0.0
             if error.error is ErrorKind.PRIVILEGE:
-                self._complain(f"{error.detail}; grant {cluster.dialect.grants}")
+                self._complain(missing_right(error.detail, cluster.dialect.grants))
                 return max(cluster.settings.topology_refresh, RETRY)
             self._complain(error.detail)
             return max(cluster.settings.high_refresh, RETRY if cluster.outage() is None else 0.0)

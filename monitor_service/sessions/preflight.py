@@ -4,19 +4,15 @@ it asks who we are: 1-2 ms, bounded, and no login is spent."""
 from __future__ import annotations
 
 import asyncio
-import errno
 import socket
 import struct
 
 from monitor_service.loop_guard import LoopGuard, bounded
-from monitor_service.sessions import ProbeError
+from monitor_service.sessions import ProbeError, kind_of
 from wrapper.monitor.state import OURS, REFUSED, SILENT
 
 # Length and request code: PostgreSQL manual, "Message Formats", SSLRequest.
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-
-# A refusal or reset by the server or its host.
-_REFUSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
 
 async def preflight(address: str, port: int, timeout: float, guard: LoopGuard) -> None:
@@ -32,7 +28,7 @@ async def preflight(address: str, port: int, timeout: float, guard: LoopGuard) -
         except TimeoutError:
             raise ProbeError(SILENT, f"no byte within {timeout:g} s") from None
         except OSError as error:
-            raise ProbeError(_kind_of(error), (error.strerror or str(error)).lower()) from error
+            raise ProbeError(kind_of(error), (error.strerror or str(error)).lower()) from error
     if not answer:
         raise ProbeError(REFUSED, "closed without a byte")
 
@@ -42,10 +38,3 @@ async def _knock(sock: socket.socket, address: str, port: int) -> bytes:
     await loop.sock_connect(sock, (address, port))
     await loop.sock_sendall(sock, SSL_REQUEST)
     return await loop.sock_recv(sock, 1)
-
-
-def _kind_of(error: OSError) -> str:
-    if error.errno in _REFUSED:
-        return REFUSED
-    # No route, no descriptor, no local port, forbidden by a local filter: says nothing of the server.
-    return SILENT if error.errno == errno.ETIMEDOUT else OURS

@@ -11,12 +11,12 @@ from typing import Any
 import psycopg
 
 from monitor_service.loop_guard import Deadline, LoopGuard, bounded
-from monitor_service.sessions import ProbeError
+from monitor_service.sessions import APPLICATION_NAME, ProbeError
+from monitor_service.sessions.preflight import preflight
 from wrapper.drivers.classify import ErrorKind
 from wrapper.drivers.psycopg_errors import classify
 from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
 
-APPLICATION_NAME = "aws-shared-monitor"
 # Milliseconds; the server's own limit, for a question whose asker is gone.
 STATEMENT_TIMEOUT = 5000
 
@@ -62,6 +62,25 @@ def connection_parameters(offer: Mapping[str, Any], host: str, address: str, por
         "keepalives_interval": 3,
         "keepalives_count": 3,
     }
+
+
+class Door:
+    """The way to a session: a connection that only knocks, then one that logs in."""
+
+    def __init__(self, host: str, address: str, port: int, guard: LoopGuard) -> None:
+        self._host = host
+        self._address = address
+        self._port = port
+        self._guard = guard
+
+    async def knock(self, timeout: float) -> None:
+        await preflight(self._address, self._port, timeout, self._guard)
+
+    async def log_in(self, offer: Mapping[str, Any], timeout: float) -> ProbeSession:
+        return await ProbeSession.open(offer, self._host, self._address, self._port, timeout=timeout, guard=self._guard)
+
+    def close(self) -> None:
+        """Nothing was kept."""
 
 
 class ProbeSession:

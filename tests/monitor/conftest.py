@@ -62,8 +62,21 @@ def plain_lab() -> Iterator[LocalAurora]:
         yield lab
 
 
+@pytest.fixture(scope="session")
+def plain_mysql_lab() -> Iterator[LocalAurora]:
+    with LocalAurora(instances=1, flavor="mysql", address_names=True) as lab:
+        yield lab
+
+
 @pytest.fixture
 def server(plain_lab: LocalAurora) -> Server:
     """A lone plain PostgreSQL server that runs and answers, whatever the last test did to it."""
     plain_lab.reset()
     return writer_of(plain_lab)
+
+
+@pytest.fixture
+def mysql_server(plain_mysql_lab: LocalAurora) -> Server:
+    """The same of MySQL."""
+    plain_mysql_lab.reset()
+    return writer_of(plain_mysql_lab)

@@ -55,6 +55,7 @@ from wrapper.monitor.state import (
 
 from .servers import Server, eventually
 
+DRIVERS = {"postgresql": "psycopg", "mysql": "mysql-connector-python"}
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
@@ -65,7 +66,8 @@ def command(*arguments: str) -> list[str]:
 def login(server: Server, password: str | None = None) -> Offer:
     """The application's login values, or a wrong password."""
     lab = server.lab
-    return Offer({"user": lab.user, "password": password or lab.password, "dbname": lab.database})
+    values = lab.parameters(server.id, password=password or lab.password)
+    return Offer({name: value for name, value in values.items() if name not in ("host", "port")})
 
 
 class MonitorProcess:
@@ -149,9 +151,9 @@ class Worker:
         first = servers[0]
         values: dict[str, Any] = {
             "client": self.client,
-            "watch": Watch("postgresql", changes.pop("endpoint", first.endpoint), first.port, changes.pop("cluster_id", None)),
-            "dialect": "pg",
-            "driver": "psycopg",
+            "watch": Watch(first.engine, changes.pop("endpoint", first.endpoint), first.port, changes.pop("cluster_id", None)),
+            "dialect": first.dialect,
+            "driver": DRIVERS[first.engine],
             "settings": settings,
             "seed": Topology(hosts=tuple(TopologyHost(one.endpoint, one.port) for one in servers), source=FROM_DIRECT),
         }
@@ -178,7 +180,7 @@ class Worker:
         """Report a failed connection, as seen now or `at`; return the time reported."""
         moment = time.monotonic() if at is None else at
         endpoint = self.cluster(topic).watches[0].partition("://")[2].rpartition(":")[0]
-        watch = Watch("postgresql", endpoint, server.port)
+        watch = Watch(server.engine, endpoint, server.port)
         self.control.send(encode(Report(watch, server.key, moment, error=error), seq=0))
         return moment
 

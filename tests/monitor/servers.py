@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import mysql.connector
 import psycopg
 
 from wrapper.hosts import host_key
@@ -32,13 +34,26 @@ class Server:
     id: str
     endpoint: str
     port: int
+    engine: str = "postgresql"
 
     @property
     def key(self) -> str:
         return host_key(self.endpoint, self.port)
 
+    @property
+    def dialect(self) -> str:
+        """What a lone server of its kind is watched as."""
+        return {"postgresql": "pg", "mysql": "mariadb"}[self.engine]
+
     def admin(self, query: str) -> list[tuple[Any, ...]]:
         """Run SQL as superuser."""
+        if self.engine == "mysql":
+            with (
+                closing(mysql.connector.connect(**self.lab.admin_parameters(self.id), autocommit=True, use_pure=True)) as session,
+                closing(session.cursor()) as asked,
+            ):
+                asked.execute(query)
+                return [tuple(row) for row in asked.fetchall()] if asked.description else []
         with psycopg.connect(self.lab.admin_dsn(self.id), autocommit=True) as connection:
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
@@ -64,7 +79,7 @@ class Server:
 
 
 def servers_of(lab: LocalAurora) -> list[Server]:
-    return [Server(lab, one.id, one.endpoint, one.port) for one in lab.instances]
+    return [Server(lab, one.id, one.endpoint, one.port, lab.engine) for one in lab.instances]
 
 
 def writer_of(lab: LocalAurora) -> Server:

@@ -18,9 +18,23 @@ from .servers import Server, eventually, readers_of, servers_of, writer_of
 pytestmark = pytest.mark.usefixtures("aurora")
 
 
+@pytest.fixture(params=["aurora", "aurora_mysql"], ids=["postgresql", "mysql"])
+def aurora(request: pytest.FixtureRequest) -> LocalAurora:
+    lab: LocalAurora = request.getfixturevalue(request.param)
+    return lab
+
+
+DIALECTS = {"postgresql": "aurora-pg", "mysql": "aurora-mysql"}
+# What the role query needs, who has it, and what names it when it is missing.
+RIGHTS = {
+    "postgresql": ("EXECUTE ON FUNCTION pg_catalog.aurora_replica_status()", "PUBLIC", "grant EXECUTE on"),
+    "mysql": ("SELECT ON mysql.replica_host_status", "app@'%'", "SELECT command denied"),
+}
+
+
 def watched(worker: Worker, lab: LocalAurora, **changes: object) -> str:
     servers = servers_of(lab)
-    topic = worker.watch(*servers, dialect="aurora-pg", template=lab.instance_host_pattern, **changes)
+    topic = worker.watch(*servers, dialect=DIALECTS[lab.engine], template=lab.instance_host_pattern, **changes)
     worker.until_writer(topic, writer_of(lab))
     worker.until(lambda: all(worker.health(topic, one).proved_at for one in servers), "proofs of all hosts")
     return topic
@@ -36,7 +50,7 @@ def until_proved(worker: Worker, topic: str, server: Server, after: float) -> No
 
 def test_the_membership_is_read_and_every_host_proves_its_role(worker: Worker, aurora: LocalAurora) -> None:
     # The seed knows one host; the table brings the others.
-    topic = worker.watch(readers_of(aurora)[0], dialect="aurora-pg", template=aurora.instance_host_pattern)
+    topic = worker.watch(readers_of(aurora)[0], dialect=DIALECTS[aurora.engine], template=aurora.instance_host_pattern)
     worker.until(lambda: len(worker.cluster(topic).health) == 3, "the members")
     worker.until_writer(topic, writer_of(aurora))
     for reader in readers_of(aurora):
@@ -123,7 +137,7 @@ def test_a_report_asks_every_host(worker: Worker, aurora: LocalAurora) -> None:
 def test_a_host_that_the_table_does_not_list_is_dropped(worker: Worker, aurora: LocalAurora) -> None:
     left = TopologyHost("deleted.example", aurora.port)
     seed = Topology(hosts=(left, TopologyHost(writer_of(aurora).endpoint, aurora.port)))
-    topic = worker.watch(writer_of(aurora), dialect="aurora-pg", template=aurora.instance_host_pattern, seed=seed)
+    topic = worker.watch(writer_of(aurora), dialect=DIALECTS[aurora.engine], template=aurora.instance_host_pattern, seed=seed)
     worker.until(lambda: len(worker.cluster(topic).health) == 3, "the members")
     assert left.key not in worker.cluster(topic).health
     assert not any(left.key in actor["name"] for actor in worker.status()["actors"])
@@ -134,28 +148,30 @@ def test_watches_that_prove_to_be_one_cluster_merge(new_worker: Callable[[], Wor
     pattern = aurora.instance_host_pattern
     left, right = readers_of(aurora)
     # Two aliases whose seeds have no host in common, before any table was read.
-    first = one.watch(left, dialect="aurora-pg", template=pattern, endpoint="reader.alias")
-    second = other.watch(right, dialect="aurora-pg", template=pattern, endpoint="other.alias", cluster_id="mine")
+    first = one.watch(left, dialect=DIALECTS[aurora.engine], template=pattern, endpoint="reader.alias")
+    second = other.watch(right, dialect=DIALECTS[aurora.engine], template=pattern, endpoint="other.alias", cluster_id="mine")
     eventually(lambda: len(one.status()["clusters"]) == 1, "the merge")
     topic = one.status()["clusters"][0]["topic"]
     assert topic in (first, second)
     assert len(one.status()["clusters"][0]["watches"]) == 2
-    assert one.watch(left, dialect="aurora-pg", template=pattern, endpoint="reader.alias") == topic
+    assert one.watch(left, dialect=DIALECTS[aurora.engine], template=pattern, endpoint="reader.alias") == topic
     one.until_writer(topic, writer_of(aurora))
     eventually(lambda: sessions(servers_of(aurora)) == 4, "one set of sessions for both")
 
 
 def test_missing_rights_are_named(worker: Worker, aurora: LocalAurora) -> None:
     writer = writer_of(aurora)
-    writer.admin("REVOKE EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() FROM PUBLIC")
+    right, who, named = RIGHTS[aurora.engine]
+    writer.admin(f"REVOKE {right} FROM {who}")
     try:
-        topic = worker.watch(writer, dialect="aurora-pg", template=aurora.instance_host_pattern)
-        worker.until(lambda: "grant EXECUTE on" in worker.health(topic, writer).detail, "the missing right")
+        topic = worker.watch(writer, dialect=DIALECTS[aurora.engine], template=aurora.instance_host_pattern)
+        worker.until(lambda: named in worker.health(topic, writer).detail, "the missing right")
         health = worker.health(topic, writer)
         assert health.kind == "answered"
         assert health.proved_at is None
+        assert worker.status()["clusters"][0]["probe_sessions"] >= 1, "a missing right is no fault of the session"
     finally:
-        writer.admin("GRANT EXECUTE ON FUNCTION pg_catalog.aurora_replica_status() TO PUBLIC")
+        writer.admin(f"GRANT {right} TO {who}")
     worker.until(lambda: worker.writer(topic) == writer.key, "the proof once the right is there")
 
 

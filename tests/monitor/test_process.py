@@ -190,14 +190,18 @@ def test_events_replays_and_follows(directory: Path, monitor: MonitorProcess, se
         follower.wait()
 
 
-def test_watch_by_hand(directory: Path, monitor: MonitorProcess, server: Server) -> None:
+@pytest.mark.parametrize("kind", ["server", "mysql_server"])
+def test_watch_by_hand(directory: Path, monitor: MonitorProcess, request: pytest.FixtureRequest, kind: str) -> None:
+    server: Server = request.getfixturevalue(kind)
     dsn = server.lab.dsn(server.id, by_address=True)
+    if server.engine == "mysql":
+        dsn = f"mysql://{server.lab.user}:{server.lab.password}@{server.endpoint}:{server.port}?ssl_disabled=true"
     follower = subprocess.Popen(
         command("watch", "--directory", str(directory), dsn), stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     )
     try:
         assert follower.stdout is not None
-        assert "watching postgresql://" in follower.stdout.readline()
+        assert f"watching {server.engine}://" in follower.stdout.readline()
         eventually(lambda: server.sessions() == 1, "the monitor's session")
         follower.send_signal(signal.SIGINT)
         assert follower.wait(10) == 0
@@ -211,6 +215,14 @@ def test_watch_by_hand(directory: Path, monitor: MonitorProcess, server: Server)
         assert follower.stdout is not None
         follower.stdout.close()
         follower.wait()
+
+
+@pytest.mark.parametrize("dsn", ["mysql://app:hush@127.0.0.1:1", "mysql://app:hush@127.0.0.1:nonsense", "host=127.0.0.1 port=1"])
+def test_an_endpoint_that_cannot_be_asked_is_told(directory: Path, monitor: MonitorProcess, dsn: str) -> None:
+    done = run(directory, "watch", dsn)
+    assert done.returncode == 1
+    assert done.stdout.startswith("cannot ask the endpoint: ")
+    assert "hush" not in done.stdout + done.stderr
 
 
 def test_mistakes_are_explained(directory: Path) -> None:

@@ -26,6 +26,7 @@ from wrapper import AwsWrapperConnection
 from wrapper.cursor import wrapped
 from wrapper.drivers.psycopg import PsycopgDialect
 from wrapper.drivers.psycopg_guard import guarded
+from wrapper.drivers.psycopg_wrapper import PsycopgWrapperConnection
 
 VERSION = tuple(int(part) for part in psycopg.__version__.split(".")[:2])
 TABLE: dict[str, Any] = json.loads((Path(__file__).parents[1] / "spec" / "psycopg_methods.json").read_text(encoding="utf-8"))
@@ -61,9 +62,10 @@ def in_the_wrapper(name: str, method: str) -> Any:
     """What stands for the driver's method when it is called on a wrapper's object."""
     kind = CLASSES[name]
     if issubclass(kind, psycopg.Connection):
-        return vars(AwsWrapperConnection).get(method, inspect.getattr_static(kind, method))
+        ours = {**vars(AwsWrapperConnection), **vars(PsycopgWrapperConnection)}
+        return ours.get(method, inspect.getattr_static(kind, method))
     if issubclass(kind, psycopg.Cursor):
-        kind = wrapped(kind, PsycopgDialect(psycopg.connect).fetches_from_network(kind))
+        kind = wrapped(kind, PsycopgDialect(psycopg.connect).cursor_mixins(kind))
     return inspect.getattr_static(kind, method)
 
 

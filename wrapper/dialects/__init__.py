@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from wrapper.dialects.base import DatabaseDialect, RoleAnswer
+from wrapper.dialects.mysql import AuroraMySqlDialect, MariaDbDialect, MySqlDialect, RdsMySqlDialect
 from wrapper.dialects.postgresql import AuroraPostgresDialect, PostgresDialect, RdsPostgresDialect
 
 DIALECTS: dict[str, DatabaseDialect] = {
-    dialect.code: dialect for dialect in (PostgresDialect(), RdsPostgresDialect(), AuroraPostgresDialect())
+    dialect.code: dialect
+    for dialect in (
+        PostgresDialect(),
+        RdsPostgresDialect(),
+        AuroraPostgresDialect(),
+        MySqlDialect(),
+        MariaDbDialect(),
+        RdsMySqlDialect(),
+        AuroraMySqlDialect(),
+    )
 }
 
 __all__ = ["DIALECTS", "DatabaseDialect", "RoleAnswer"]

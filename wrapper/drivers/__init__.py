@@ -18,12 +18,18 @@ def driver_dialect_for(target: Callable[..., Any] | None) -> DriverDialect:
         raise AwsWrapperError("the driver's connect function is missing: pass it first, for example psycopg.Connection.connect")
     if not callable(target):
         raise AwsWrapperError(f"the first argument must be the driver's connect function, not {type(target).__name__}")
-    # Whoever holds psycopg's connect function has imported psycopg.
+    # Whoever holds a driver's connect function has imported the driver.
     if "psycopg" in sys.modules:
         from wrapper.drivers.psycopg import PsycopgDialect
 
         if PsycopgDialect.recognises(target):
             return PsycopgDialect(target)
+    if "mysql.connector" in sys.modules:
+        from wrapper.drivers.mysql_connector import MySqlConnectorDialect
+
+        if MySqlConnectorDialect.recognises(target):
+            return MySqlConnectorDialect(target)
     # Not its repr: that of a functools.partial shows the arguments, a password among them.
     name = getattr(target, "__qualname__", type(target).__name__)
-    raise AwsWrapperError(f"{name} belongs to no driver that is supported: pass psycopg.Connection.connect")
+    supported = "psycopg.Connection.connect or mysql.connector.connect"
+    raise AwsWrapperError(f"{name} belongs to no driver that is supported: pass {supported}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate
@@ -12,6 +12,9 @@ from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
 from wrapper.session_state import SessionState
 from wrapper.settings import Settings
+
+if TYPE_CHECKING:
+    from wrapper.connection import AwsWrapperConnection
 
 
 class FailureListener(Protocol):
@@ -32,6 +35,18 @@ class DriverDialect(Protocol):
     session_attributes: ClassVar[tuple[str, ...]]
     # Whether leaving `with connection:` commits.
     commits_on_exit: ClassVar[bool]
+    # The connect function's own name for the parameter `database`.
+    database_keyword: ClassVar[str]
+    # Whether a server takes no notice of a pre-flight. One that does is asked in a failover only.
+    preflight_is_free: ClassVar[bool]
+
+    def wrapper_class(self) -> type[AwsWrapperConnection]:
+        """Return the class of wrapper connections that has the driver's own methods."""
+        ...
+
+    def cursor_mixins(self, driver_class: type) -> tuple[type, ...]:
+        """Return what the cursors of one of the driver's classes have mixed in."""
+        ...
 
     def knows_parameter(self, name: str) -> bool:
         """Whether the driver's connect function takes a parameter of this name."""
@@ -43,6 +58,10 @@ class DriverDialect(Protocol):
 
     def endpoint(self, parameters: Mapping[str, Any]) -> tuple[str, int] | None:
         """Return the host and port that the parameters lead to; None when that is not one TCP endpoint."""
+        ...
+
+    def opener(self, target: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is called in place of the application's connect function: that, and what the driver needs done around it."""
         ...
 
     def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
@@ -69,16 +88,16 @@ class DriverDialect(Protocol):
         """Leave a connection that goes back to a pool: nobody is told of its failures until it is guarded again."""
         ...
 
+    def disown(self, connection: Any) -> None:
+        """In a forked child: see to it that nothing done to a connection of the parent's reaches the server, not even its end."""
+        ...
+
     def fileno(self, connection: Any) -> int | None:
         """Return the socket's descriptor, None when there is none to be had."""
         ...
 
     def preflight(self, host: str, port: int, timeout: float, address: str | None = None) -> None:
         """Ask a host for one byte without logging in. Raises `OSError` when it does not answer within `timeout` seconds."""
-        ...
-
-    def fetches_from_network(self, cursor_class: type) -> bool:
-        """Whether fetching from a cursor of this class reaches the network."""
         ...
 
     def is_closed(self, connection: Any) -> bool:
@@ -131,6 +150,10 @@ class DriverDialect(Protocol):
         """The driver's PEP 249 `Error`."""
         ...
 
+    def interface_error(self) -> type[Exception]:
+        """The driver's PEP 249 `InterfaceError`."""
+        ...
+
     def operational_error(self) -> type[Exception]:
         """The driver's PEP 249 `OperationalError`."""
         ...
@@ -158,7 +181,7 @@ class DriverDialect(Protocol):
         ...
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
-        """Set what is different. One round trip at most, none when only attributes of the driver's differ."""
+        """Set what is different, in as few round trips as the driver allows; none when only attributes of the driver's differ."""
         ...
 
     def adopt(self, old: Any, new: Any) -> None:

@@ -85,6 +85,8 @@ class PsycopgDialect:
     engine: ClassVar[str] = "postgresql"
     default_plugins: ClassVar[str] = "failover_v2,host_monitoring_v2"
     commits_on_exit: ClassVar[bool] = True
+    database_keyword: ClassVar[str] = "dbname"
+    preflight_is_free: ClassVar[bool] = True
     session_attributes: ClassVar[tuple[str, ...]] = psycopg_session.ATTRIBUTES
     network_bound_methods: ClassVar[frozenset[str]] = frozenset(
         {
@@ -118,6 +120,17 @@ class PsycopgDialect:
             return issubclass(owner, psycopg.Connection)
         return str(getattr(target, "__module__", "")).split(".")[0] == "psycopg"
 
+    def wrapper_class(self) -> type[Any]:
+        from wrapper.drivers.psycopg_wrapper import PsycopgWrapperConnection
+
+        return PsycopgWrapperConnection
+
+    def cursor_mixins(self, driver_class: type) -> tuple[type, ...]:
+        from wrapper.drivers.psycopg_wrapper import NetworkFetch, PsycopgWrapperCursor
+
+        # Fetching from a server-side cursor reaches the network.
+        return (PsycopgWrapperCursor, NetworkFetch) if issubclass(driver_class, psycopg.ServerCursor) else (PsycopgWrapperCursor,)
+
     # -- parameters ------------------------------------------------------------------------------------------------------------
 
     def knows_parameter(self, name: str) -> bool:
@@ -145,6 +158,9 @@ class PsycopgDialect:
         return host, int(port)
 
     # -- connections -----------------------------------------------------------------------------------------------------------
+
+    def opener(self, target: Callable[..., Any]) -> Callable[..., Any]:
+        return target
 
     def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
         arguments = {name: value for name, value in parameters.items() if name != "database"}
@@ -202,6 +218,9 @@ class PsycopgDialect:
     def unguard(self, connection: Any) -> None:
         psycopg_guard.take_off(connection)
 
+    def disown(self, connection: Any) -> None:
+        """psycopg itself ends a connection in the process that opened it only."""
+
     def fileno(self, connection: Any) -> int | None:
         try:
             return int(connection.pgconn.socket)
@@ -219,9 +238,6 @@ class PsycopgDialect:
     def peer_address(self, connection: Any) -> str | None:
         address: str = connection.info.hostaddr
         return address or None
-
-    def fetches_from_network(self, cursor_class: type) -> bool:
-        return issubclass(cursor_class, psycopg.ServerCursor)
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
@@ -279,6 +295,9 @@ class PsycopgDialect:
 
     def error(self) -> type[Exception]:
         return psycopg.Error
+
+    def interface_error(self) -> type[Exception]:
+        return psycopg.InterfaceError
 
     def operational_error(self) -> type[Exception]:
         return psycopg.OperationalError

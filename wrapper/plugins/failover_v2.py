@@ -180,7 +180,13 @@ class FailoverV2Plugin(Plugin):
         if reported is not None:
             return reported is HostRole.READER
         cluster = self._service.cluster
-        return cluster is not None and cluster.topology.writer not in (None, physical.host_info.key)
+        if cluster is not None and cluster.topology.writer not in (None, physical.host_info.key):
+            return True
+        try:
+            return self._service.ask_role(connection).role is HostRole.READER
+        except Exception as error:  # noqa: BLE001  the application is to see the refused write, not this
+            logger.debug("%s refused a write and does not say why: %s", physical.host_info, error)
+            return False
 
     # -- performing ------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,91 @@
+"""The wrapper's own queries over a connection of mysql-connector-python: with a deadline, and without the application's cursors and
+converters."""
+
+from __future__ import annotations
+
+import _thread
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from mysql.connector import Error
+from mysql.connector.connection import MySQLConnection
+
+from wrapper.drivers import mysql_errors
+from wrapper.drivers.mysql_guard import number_of
+from wrapper.errors import QueryTimeoutError
+from wrapper.monitor.client import start_thread
+from wrapper.monitor.handles import Handle
+
+Rows = list[tuple[str | None, ...]]
+
+
+def run(connection: Any, sql: str, timeout: float) -> Rows:
+    """Return the rows of a statement, every value as text.
+
+    Raises the driver's error when the server refuses, `QueryTimeoutError` after `timeout` seconds: the connection is then good for
+    nothing but closing.
+    """
+    with limited(connection, timeout):
+        connection.cmd_query(sql, raw=True, buffered=True)
+        rows, _ = connection.get_rows(raw=True)
+    return [tuple(None if value is None else bytes(value).decode() for value in row) for row in rows]
+
+
+def limited(connection: Any, timeout: float) -> AbstractContextManager[None]:
+    """A block in which the connection may wait `timeout` seconds for the server."""
+    if isinstance(connection, MySQLConnection):
+        return _limited_by_socket(connection, timeout)
+    number = number_of(connection)
+    return nullcontext() if number is None else _limited_by_thread(number, timeout)
+
+
+@contextmanager
+def _limited_by_socket(connection: Any, timeout: float) -> Iterator[None]:
+    # What the driver gives its socket before each call; versions before 9.2 leave the socket's own limit alone.
+    names = ("_read_timeout", "_write_timeout")
+    before = {name: connection.__dict__.get(name) for name in names}
+    sock = getattr(connection._socket, "sock", None)
+    connection.__dict__.update(dict.fromkeys(names, timeout))
+    if sock is not None:
+        sock.settimeout(timeout)
+    try:
+        yield
+    except Error as error:
+        if mysql_errors.is_timeout(error):
+            raise _expired(timeout) from error
+        raise
+    finally:
+        connection.__dict__.update(before)
+        if sock is not None and sock.fileno() >= 0:
+            sock.settimeout(before["_read_timeout"])
+
+
+@contextmanager
+def _limited_by_thread(number: int, timeout: float) -> Iterator[None]:
+    """Shut the socket down when the block takes too long: nothing else ends a call of the C extension."""
+    handle = Handle(number, "", "", 0.0)
+    done = _thread.allocate_lock()
+    done.acquire()
+    expired: list[bool] = []
+    start_thread(partial(_shut_down_late, handle, done, timeout, expired))
+    try:
+        yield
+    except Exception as error:
+        if expired:
+            raise _expired(timeout) from error
+        raise
+    finally:
+        done.release()
+        handle.close()
+
+
+def _shut_down_late(handle: Handle, done: _thread.LockType, timeout: float, expired: list[bool]) -> None:
+    if not done.acquire(timeout=timeout):
+        expired.append(True)
+        handle.shut_down()
+
+
+def _expired(timeout: float) -> QueryTimeoutError:
+    return QueryTimeoutError(f"a query of the wrapper's own got no answer within {timeout:g} s (auxiliary_query_timeout_sec)")
