@@ -41,7 +41,6 @@ _IO_METHODS = (
 )
 _IO_PROPERTIES = ("autocommit", "database")
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
-_pid = os.getpid()
 
 
 @cache
@@ -131,18 +130,7 @@ def _guarded_socket_class(socket_class: Any) -> type:
             _socket_failed(self, error)
             raise
 
-    def finalize(self: Any) -> None:
-        # The driver's shuts down: in a forked child that would end the parent's connection.
-        if os.getpid() == _pid:
-            socket_class.__del__(self)
-
-    names = {
-        "send": send,
-        "recv": receive,
-        "__del__": finalize,
-        "guarded_class": socket_class,
-        "__module__": socket_class.__module__,
-    }
+    names = {"send": send, "recv": receive, "__module__": socket_class.__module__}
     return type(socket_class.__name__, (socket_class,), names)
 
 
@@ -261,7 +249,6 @@ def disown(connection: Any) -> None:
 
 
 def _disown_inherited() -> None:
-    global _pid
     for connection in list(_guarded):
         disown(connection)
     _guarded.clear()
