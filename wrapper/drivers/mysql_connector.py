@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.connection import MySQLConnection
+from mysql.connector.constants import DEFAULT_CONFIGURATION
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate
@@ -119,8 +120,12 @@ class MySqlConnectorDialect:
         if isinstance(owner, mysql.connector.pooling.MySQLConnectionPool):
             raise AwsWrapperError(f"a pool of the driver's cannot be used: {mysql_parameters.REFUSED['pool_name']}")
         if isinstance(owner, type):
-            return issubclass(owner, MySQLConnectionAbstract)
-        return any(module.startswith("mysql.connector") for module in modules)
+            is_ours = issubclass(owner, MySQLConnectionAbstract)
+        else:
+            is_ours = any(module.startswith("mysql.connector") for module in modules)
+        if is_ours and "read_timeout" not in DEFAULT_CONFIGURATION:
+            raise AwsWrapperError(f"mysql-connector-python {mysql.connector.__version__} is too old: 9.2 or later is needed")
+        return is_ours
 
     def wrapper_class(self) -> type[Any]:
         from wrapper.drivers.mysql_wrapper import MySqlWrapperConnection
@@ -241,6 +246,10 @@ class MySqlConnectorDialect:
         return SessionState({**attributes, "charset": charset})
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
+        # Rows on their way are not left to whoever gets the connection next; nothing can be set before they are read, either.
+        connection.handle_unread_result()
+        if connection._unread_result:  # of a prepared statement, with the C extension
+            raise mysql.connector.InternalError("Unread result found")
         different = state.beyond(self.session_state(connection)).attributes
         with mysql_query.limited(connection, _SET_TIMEOUT):
             for name, value in different.items():

@@ -22,7 +22,8 @@ from wrapper.drivers import mysql_errors, mysql_socket
 from wrapper.drivers.base import FailureListener
 from wrapper.monitor.handles import is_severed
 
-# Methods of the C extension's connections that wait for the server.
+# Methods of the C extension's connections that wait for the server. Not `get_rows`, which fetching calls for each row: cursors and
+# the wrapper connection see to its errors.
 _IO_METHODS = (
     "cmd_change_user",
     "cmd_init_db",
@@ -41,7 +42,6 @@ _IO_METHODS = (
 )
 _IO_PROPERTIES = ("autocommit", "database")
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
-_pid = os.getpid()
 
 
 @cache
@@ -131,18 +131,7 @@ def _guarded_socket_class(socket_class: Any) -> type:
             _socket_failed(self, error)
             raise
 
-    def finalize(self: Any) -> None:
-        # The driver's shuts down: in a forked child that would end the parent's connection.
-        if os.getpid() == _pid:
-            socket_class.__del__(self)
-
-    names = {
-        "send": send,
-        "recv": receive,
-        "__del__": finalize,
-        "guarded_class": socket_class,
-        "__module__": socket_class.__module__,
-    }
+    names = {"send": send, "recv": receive, "__module__": socket_class.__module__}
     return type(socket_class.__name__, (socket_class,), names)
 
 
@@ -160,23 +149,7 @@ def _extension_methods(connection_class: Any) -> dict[str, Any]:
     for name in _IO_PROPERTIES:
         driver = getattr(connection_class, name)
         names[name] = driver.setter(_guarding(driver.fset))
-    driver_open, driver_get_rows = connection_class._open_connection, connection_class.get_rows
-
-    def get_rows(
-        self: Any,
-        count: Any = None,
-        binary: bool = False,
-        columns: Any = None,
-        raw: Any = None,
-        prep_stmt: Any = None,
-        **kwargs: Any,
-    ) -> Any:
-        try:
-            return driver_get_rows(self, count, binary, columns, raw, prep_stmt, **kwargs)
-        except Exception as error:
-            _notice(self, error)
-            raise
-
+    driver_open = connection_class._open_connection
     driver_is_connected, driver_ping = connection_class.is_connected, connection_class.ping
 
     def is_connected(self: Any) -> bool:
@@ -198,7 +171,7 @@ def _extension_methods(connection_class: Any) -> dict[str, Any]:
         driver_open(self)
         self._descriptor = mysql_socket.find(self, before)
 
-    names.update(get_rows=get_rows, is_connected=is_connected, ping=ping, _open_connection=open_connection)
+    names.update(is_connected=is_connected, ping=ping, _open_connection=open_connection)
     # The driver keeps this attribute for the pure Python implementation only; with it, both are asked alike.
     names["_in_transaction"] = property(_in_transaction, _ignore)
     return names
@@ -210,14 +183,15 @@ def _guarding(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
-            _notice(self, error)
+            notice(self, error)
             raise
 
     return guarded
 
 
-def _notice(connection: Any, error: Exception) -> None:
-    if not connection._lost and mysql_errors.means_lost(error):
+def notice(connection: Any, error: Exception) -> None:
+    """Look at an error of a connection: if it says that the connection is lost, note that."""
+    if not getattr(connection, "_lost", True) and mysql_errors.means_lost(error):
         failed(connection, error)
 
 
@@ -261,7 +235,6 @@ def disown(connection: Any) -> None:
 
 
 def _disown_inherited() -> None:
-    global _pid
     for connection in list(_guarded):
         disown(connection)
     _guarded.clear()

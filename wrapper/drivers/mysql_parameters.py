@@ -57,10 +57,6 @@ def connect_arguments(parameters: Mapping[str, Any], settings: Settings) -> dict
     arguments["connection_timeout"] = math.ceil(settings["connect_timeout"]) or None
     timeout = settings["socket_timeout"]
     if timeout:
-        if "read_timeout" not in DEFAULT_CONFIGURATION:
-            raise AwsWrapperError(
-                f"socket_timeout={timeout:g} needs mysql-connector-python 9.2, this is {mysql.connector.__version__}"
-            )
         for name in ("read_timeout", "write_timeout"):
             arguments.setdefault(name, max(1, math.ceil(timeout)))
     arguments["tcp_keepalive"] = Keepalive(

@@ -43,13 +43,9 @@ def limited(connection: Any, timeout: float) -> AbstractContextManager[None]:
 
 @contextmanager
 def _limited_by_socket(connection: Any, timeout: float) -> Iterator[None]:
-    # What the driver gives its socket before each call; versions before 9.2 leave the socket's own limit alone.
-    names = ("_read_timeout", "_write_timeout")
-    before = {name: connection.__dict__.get(name) for name in names}
-    sock = getattr(connection._socket, "sock", None)
-    connection.__dict__.update(dict.fromkeys(names, timeout))
-    if sock is not None:
-        sock.settimeout(timeout)
+    before = connection._read_timeout, connection._write_timeout
+    # Not by the public properties, which take whole seconds.
+    connection._read_timeout = connection._write_timeout = timeout
     try:
         yield
     except Error as error:
@@ -57,9 +53,7 @@ def _limited_by_socket(connection: Any, timeout: float) -> Iterator[None]:
             raise _expired(timeout) from error
         raise
     finally:
-        connection.__dict__.update(before)
-        if sock is not None and sock.fileno() >= 0:
-            sock.settimeout(before["_read_timeout"])
+        connection._read_timeout, connection._write_timeout = before
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from mysql.connector.cursor import MySQLCursorBuffered
 
 from wrapper.connection import AwsWrapperConnection
 from wrapper.cursor import AwsWrapperCursor
+from wrapper.drivers import mysql_guard
 from wrapper.errors import AwsWrapperError, FailoverSuccessError, for_driver
 from wrapper.monitor.generation import GENERATION
 
@@ -52,6 +53,22 @@ class MySqlWrapperConnection(AwsWrapperConnection):
         # The driver's own reference is weak, and gone when the cursor is closed.
         cursor._conn = target
         return cursor
+
+    def get_rows(self, *args: Any, **kwargs: Any) -> Any:
+        """Return rows of the result that is being read, as the driver's `get_rows`."""
+        try:
+            return self._target.get_rows(*args, **kwargs)
+        except Exception as error:
+            mysql_guard.notice(self._target, error)
+            raise
+
+    def get_row(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the next row of the result that is being read, as the driver's `get_row`."""
+        try:
+            return self._target.get_row(*args, **kwargs)
+        except Exception as error:
+            mysql_guard.notice(self._target, error)
+            raise
 
     def start_transaction(self, *args: Any, **kwargs: Any) -> None:
         """Start a transaction."""
@@ -175,7 +192,7 @@ def cursor_mixins(driver_class: type) -> tuple[type, ...]:
     """Return what the cursors of one of the driver's classes have mixed in. The rows of buffered cursors are in memory: fetching
     stays the driver's own function."""
     if issubclass(driver_class, _buffered_classes()):
-        return (MySqlWrapperCursor,)
+        return MySqlWrapperCursor, _buffering(driver_class)
     return MySqlWrapperCursor, _network_fetch(driver_class)
 
 
@@ -186,6 +203,20 @@ def _buffered_classes() -> tuple[type, ...]:
     from mysql.connector.cursor_cext import CMySQLCursorBuffered
 
     return MySQLCursorBuffered, CMySQLCursorBuffered
+
+
+def _buffering(driver_class: Any) -> type:
+    """Return a class with the method by which a buffered cursor reads its rows, as a part of executing."""
+    driver_handle = driver_class._handle_resultset
+
+    def handle(self: Any) -> None:
+        try:
+            driver_handle(self)
+        except Exception as error:
+            mysql_guard.notice(self._conn, error)
+            raise
+
+    return type("Buffering", (), {"__slots__": (), "_handle_resultset": handle})
 
 
 def _network_fetch(driver_class: Any) -> type:
@@ -216,6 +247,7 @@ def _network_fetch(driver_class: Any) -> type:
 def _fetch_failed(cursor: Any, error: Exception) -> Any:
     """Have the plugin chain see a failure as if the call had come through it: with the connection's state from before."""
     connection = cursor._conn
+    mysql_guard.notice(connection, error)
     lost = connection.__dict__.get("_lost", False)
     connection._lost = False
 

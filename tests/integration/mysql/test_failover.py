@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -225,3 +226,14 @@ def test_connect_with_failover(aurora_mysql: LocalAurora, connect: Connect) -> N
     assert one(second, "SELECT @@aurora_server_id") == new
     with pytest.raises(errors.FailoverSuccessError):
         one(first, "SELECT 1")
+
+
+def test_a_buffered_cursor_that_loses_its_writer_while_it_reads_the_rows(aurora_mysql: LocalAurora, connect: Connect) -> None:
+    connection = connect()
+    cursor = connection.cursor(buffered=True)
+    replaced = threading.Timer(0.3, replace_writer, (aurora_mysql,))
+    replaced.start()
+    with pytest.raises(errors.FailoverSuccessError):
+        # The first rows come at once, the others bit by bit.
+        cursor.execute("SELECT REPEAT('x', 100000), IF(seq < 100, 0, SLEEP(0.05)) FROM seq_1_to_1000")
+    replaced.join()
