@@ -59,6 +59,7 @@ def _imported(place: str) -> type[PluginFactory]:
 
 
 _REGISTRY: dict[str, Registration] = {
+    "failover": Registration("wrapper.plugins.failover_v2:FailoverPluginFactory", 400),
     "failover_v2": Registration("wrapper.plugins.failover_v2:FailoverV2PluginFactory", 410),
     "host_monitoring_v2": Registration("wrapper.plugins.host_monitoring_v2:HostMonitoringV2PluginFactory", 510),
     "connect_time": Registration("wrapper.plugins.timing:ConnectTimePluginFactory"),
@@ -76,7 +77,6 @@ _PLANNED = frozenset(
         "read_write_splitting",
         "srw",
         "gdb_rw",
-        "failover",
         "gdb_failover",
         "host_monitoring",
         "bg",
@@ -88,6 +88,9 @@ _PLANNED = frozenset(
         "okta",
     }
 )
+
+# Of these a chain may have one.
+_ALTERNATIVES = frozenset({"failover", "failover_v2", "gdb_failover"})
 
 
 def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory], weight: int = RELATIVE_WEIGHT) -> None:
@@ -151,6 +154,9 @@ def parse_plugins(plugins: str | Sequence[PluginReference]) -> list[PluginRefere
     repeated = {str(getattr(plugin, "__name__", plugin)) for plugin in found if found.count(plugin) > 1}
     if repeated:
         raise AwsWrapperError(f"plugins: {', '.join(sorted(repeated))} given more than once")
+    alternatives = [plugin for plugin in found if plugin in _ALTERNATIVES]
+    if len(alternatives) > 1:
+        raise AwsWrapperError(f"plugins: {' and '.join(map(str, alternatives))} do the same work: give one of them")
     return found
 
 

@@ -206,6 +206,8 @@ def test_a_profile_needs_a_name(name: Any) -> None:
         ({"plugins": ("failver_v2",)}, "did you mean 'failover_v2'"),
         ({"plugins": ("failover_v2", FailoverV2PluginFactory)}, "failover_v2 given more than once"),
         ({"plugins": (OuterFactory, OuterFactory)}, "OuterFactory given more than once"),
+        ({"plugins": "failover_v2,failover"}, "failover_v2 and failover do the same work: give one of them"),
+        ({"plugins": (FailoverV2PluginFactory, "failover")}, "failover_v2 and failover do the same work"),
         ({"plugins": (Outer,)}, "neither a plugin code nor a factory"),
     ],
 )

@@ -1,4 +1,7 @@
-"""`failover_v2`: moves a connection to a working host of the wanted role when its own is lost or demoted.
+"""`failover_v2` and `failover`: move a connection to a working host of the wanted role when its own is lost.
+
+`failover_v2` also leaves a writer that was demoted or replaced; to `failover` that is the application's own business, as it was in
+the AWS Advanced Python Wrapper.
 
 This is the shell around `wrapper.decisions.failover`: it notices, reports, performs the plan's steps and raises. The failed
 statement is never repeated here; `FailoverError.outcome` says whether the application may do so.
@@ -52,11 +55,11 @@ _DESCRIPTIONS = {
 
 
 class FailoverV2Plugin(Plugin):
-    """Failover of one connection."""
+    """Failover of one connection. `leaves_demoted`: a connection that wants a writer leaves a host that is the writer no longer."""
 
     reads_shared_state = True
 
-    def __init__(self, service: PluginService, settings: Settings) -> None:
+    def __init__(self, service: PluginService, settings: Settings, *, enabled: bool = True, leaves_demoted: bool = True) -> None:
         self._service = service
         self._driver = service.driver_dialect
         self._settings = settings
@@ -68,8 +71,9 @@ class FailoverV2Plugin(Plugin):
             self.mode = FailoverMode.READER_OR_WRITER
         else:
             self.mode = FailoverMode.STRICT_WRITER
+        self._leaves_demoted = leaves_demoted and self.mode is FailoverMode.STRICT_WRITER
         # A proxy chooses the host itself, and there is nowhere to go from an endpoint that is not one TCP host.
-        self._enabled = service.watch is not None and kind is not EndpointKind.PROXY
+        self._enabled = enabled and service.watch is not None and kind is not EndpointKind.PROXY
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -136,7 +140,7 @@ class FailoverV2Plugin(Plugin):
         cluster = self._service.cluster
         if cluster is None:
             return None
-        if self.mode is FailoverMode.STRICT_WRITER and is_superseded(handle, cluster):
+        if self._leaves_demoted and is_superseded(handle, cluster):
             return "superseded"
         evidence = cluster.health.get(handle.key)
         if evidence is not None and evidence.is_failing and handle.is_severed():
@@ -159,7 +163,7 @@ class FailoverV2Plugin(Plugin):
             return
         # What the application's own handler says is not second-guessed.
         is_certain = self._driver.is_overruled(error)
-        if kind is ErrorKind.READ_ONLY and self.mode is FailoverMode.STRICT_WRITER:
+        if kind is ErrorKind.READ_ONLY and self._leaves_demoted:
             if is_certain or self._is_demoted(connection, physical):
                 self._fail_over("read_only", in_transaction, outcome, error)
         elif kind is ErrorKind.NETWORK and (is_certain or self._is_lost(connection, physical, error)):
@@ -326,3 +330,12 @@ class FailoverV2PluginFactory:
     def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
         assert isinstance(props, Settings)
         return FailoverV2Plugin(plugin_service, props)
+
+
+class FailoverPluginFactory:
+    """Makes the plugin for one connection, as `failover`."""
+
+    @staticmethod
+    def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
+        assert isinstance(props, Settings)
+        return FailoverV2Plugin(plugin_service, props, enabled=props["enable_failover"], leaves_demoted=False)
