@@ -59,6 +59,9 @@ def _imported(place: str) -> type[PluginFactory]:
 
 
 _REGISTRY: dict[str, Registration] = {
+    "aurora_connection_tracker": Registration(
+        "wrapper.plugins.aurora_connection_tracker:AuroraConnectionTrackerPluginFactory", 100
+    ),
     "failover": Registration("wrapper.plugins.failover_v2:FailoverPluginFactory", 400),
     "failover_v2": Registration("wrapper.plugins.failover_v2:FailoverV2PluginFactory", 410),
     "host_monitoring_v2": Registration("wrapper.plugins.host_monitoring_v2:HostMonitoringV2PluginFactory", 510),
@@ -72,7 +75,6 @@ _PLANNED = frozenset(
     {
         "custom_endpoint",
         "initial_connection",
-        "aurora_connection_tracker",
         "stale_dns",
         "read_write_splitting",
         "srw",

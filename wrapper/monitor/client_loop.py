@@ -344,11 +344,11 @@ class ClientLoop:
                 continue
             evidence = evidence_against(handle, cluster)
             if evidence is not None:
-                handle.aborted_by = evidence
-                handle.shut_down()
+                handle.give_up(evidence)
                 logger.info(
-                    "gave up a connection to %s: %d silent probes in %.3f s",
+                    "gave up a connection to %s: %d silent probes in %.3f s; the writer is %s",
                     handle.key,
                     evidence.silent,
                     (evidence.failed_at or 0.0) - (evidence.failing_since or 0.0),
+                    cluster.topology.writer or "unknown",
                 )

@@ -28,11 +28,23 @@ class Handle:
     """One physical connection as the client thread sees it.
 
     `key`: the host it leads to; `opened_at`: CLOCK_MONOTONIC seconds; `to_writer`: whether that host was the writer then;
-    `sensitivity`: how its owner judges evidence, None to leave it alone whatever happens; `aborted_by`: the evidence on which
-    it was shut down.
+    `sensitivity`: how its owner judges evidence, None to leave it alone whatever happens; `ends_with_writer`: whether to end it
+    when another host has become the writer in its host's place; `aborted_by`: the evidence on which it was shut down.
     """
 
-    __slots__ = ("__weakref__", "_fd", "_lock", "_pid", "aborted_by", "key", "opened_at", "sensitivity", "to_writer", "watch_key")
+    __slots__ = (
+        "__weakref__",
+        "_fd",
+        "_lock",
+        "_pid",
+        "aborted_by",
+        "ends_with_writer",
+        "key",
+        "opened_at",
+        "sensitivity",
+        "to_writer",
+        "watch_key",
+    )
 
     def __init__(self, fd: int, watch_key: str, key: str, opened_at: float) -> None:
         self._fd = os.dup(fd)
@@ -44,6 +56,7 @@ class Handle:
         self.opened_at = opened_at
         self.to_writer = False
         self.sensitivity: Sensitivity | None = None
+        self.ends_with_writer = False
         self.aborted_by: HostHealth | None = None
 
     @property
@@ -78,6 +91,11 @@ class Handle:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass  # the peer was faster
+
+    def give_up(self, evidence: HostHealth) -> None:
+        """End the connection on evidence; its owner learns of it at the next use."""
+        self.aborted_by = evidence
+        self.shut_down()
 
     def close(self) -> None:
         """Give the descriptor back; the connection itself stays as it is."""
@@ -124,6 +142,8 @@ def is_superseded(handle: Handle, cluster: ClusterState) -> bool:
 def evidence_against(handle: Handle, cluster: ClusterState) -> HostHealth | None:
     """Return the evidence on which the connection should be shut down now, None if there is no reason to."""
     evidence = cluster.health.get(handle.key)
+    if evidence is not None and handle.ends_with_writer and is_superseded(handle, cluster):
+        return evidence
     if handle.sensitivity is None or evidence is None or not covers(evidence, handle.opened_at):
         return None
     if not is_down(evidence, handle.sensitivity, superseded=is_superseded(handle, cluster)):
