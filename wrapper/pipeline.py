@@ -59,9 +59,11 @@ def _imported(place: str) -> type[PluginFactory]:
 
 
 _REGISTRY: dict[str, Registration] = {
+    "initial_connection": Registration("wrapper.plugins.initial_connection:InitialConnectionPluginFactory", 50),
     "aurora_connection_tracker": Registration(
         "wrapper.plugins.aurora_connection_tracker:AuroraConnectionTrackerPluginFactory", 100
     ),
+    "stale_dns": Registration("wrapper.plugins.stale_dns:StaleDnsPluginFactory", 200),
     "failover": Registration("wrapper.plugins.failover_v2:FailoverPluginFactory", 400),
     "failover_v2": Registration("wrapper.plugins.failover_v2:FailoverV2PluginFactory", 410),
     "host_monitoring_v2": Registration("wrapper.plugins.host_monitoring_v2:HostMonitoringV2PluginFactory", 510),
@@ -74,8 +76,6 @@ _REGISTRY: dict[str, Registration] = {
 _PLANNED = frozenset(
     {
         "custom_endpoint",
-        "initial_connection",
-        "stale_dns",
         "read_write_splitting",
         "srw",
         "gdb_rw",

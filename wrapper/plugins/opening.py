@@ -1,0 +1,168 @@
+"""How `initial_connection` and `stale_dns` open a connection that leads where it should: the shell around
+`wrapper.decisions.opening`."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from wrapper.decisions.admission import admission_delay
+from wrapper.decisions.opening import (
+    ENDPOINT,
+    Aim,
+    GiveUp,
+    Opening,
+    Wait,
+    is_doubted,
+    is_outranked,
+    is_right,
+    next_step,
+)
+from wrapper.drivers.classify import ErrorKind
+from wrapper.errors import AwsConnectError, FailoverError, for_driver
+from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.generation import GENERATION, wait_for_change
+from wrapper.urls import parse_endpoint
+
+if TYPE_CHECKING:
+    from wrapper.plugin_service import PluginService
+
+logger = logging.getLogger(__name__)
+
+# While nothing is there to be tried and no monitor looks either, the search of our own is kept going by asking for it this often.
+_SEARCH_RENEWAL = 0.5
+
+
+class WrongRole(Exception):
+    """A connection leads to a host that is not what was wanted; `host` is what it says of itself."""
+
+    def __init__(self, host: HostInfo, is_outranked: bool) -> None:
+        super().__init__(f"it led to {host}{', which was replaced' if is_outranked else ''}")
+        self.host = host
+
+
+class Opener:
+    """Opens connections for one wrapper connection.
+
+    `strategy`: how one of several instances is chosen. `timeout`: seconds after which no further attempt begins. `interval`:
+    seconds between two attempts on the same place.
+    """
+
+    def __init__(self, service: PluginService, strategy: str, timeout: float, interval: float) -> None:
+        self._service = service
+        self._driver = service.driver_dialect
+        self._strategy = strategy
+        self._timeout = timeout
+        self._interval = interval
+
+    def open(self, host_info: HostInfo, aim: Aim, by_name: Callable[[], Any], to: Callable[[HostInfo], Any]) -> Any:
+        """Return a connection of the wanted role. `by_name` connects to the endpoint, `to` to an instance.
+
+        Raises the driver's last error when the time is over, `AwsConnectError` when the last host had the wrong role, and at once
+        whatever another attempt would not change, such as refused credentials.
+        """
+        began = time.monotonic()
+        # Spread, so that the workers that met the same failure do not come back together.
+        interval = self._interval * random.uniform(0.75, 1.25)
+        opening = Opening(aim, parse_endpoint(host_info.host).region, began + self._timeout, interval)
+        failure: Exception | None = None
+        expected = 0
+        while True:
+            seen = GENERATION[0]
+            now = time.monotonic()
+            step = next_step(opening, self._service.hosts, now)
+            if isinstance(step, GiveUp):
+                assert failure is not None
+                raise self._given_up(host_info, aim, failure)
+            if isinstance(step, Wait):
+                self._wait(seen, step.until - now)
+                time.sleep(admission_delay(expected, random.random()))
+                continue
+            host = self._choose(aim, step.hosts)
+            try:
+                connection = by_name() if host is None else to(host)
+                self.check(connection, aim)
+                return connection
+            except Exception as error:
+                if not self._may_pass(error, aim):
+                    raise
+                failure = error
+                tried = ENDPOINT if host is None else host.key
+                expected = max(expected, self._connections(tried))
+                logger.info("connecting to %s for %s was no success: %s", host or host_info, host_info.host, error)
+                self._report(tried, error)
+                opening = opening.failed_at(tried, time.monotonic())
+                if isinstance(error, WrongRole):
+                    opening = opening.failed_at(error.host.key, time.monotonic())
+
+    def check(self, connection: Any, aim: Aim) -> HostInfo:
+        """Return the host that a fresh connection leads to, by the host's own word. Raises `WrongRole` after closing the connection
+        and learning from it who is who."""
+        service = self._service
+        if service.physical(connection) is None:
+            return service.initial_connection_host_info or HostInfo("", role=HostRole.UNKNOWN)
+        try:
+            host = service.introduce(connection, needs_role=aim.verify is not None)
+            outranked = aim.verify is HostRole.WRITER is host.role and self._is_outranked(connection, host)
+            if not outranked and is_right(aim, host.role, service.all_hosts):
+                return host
+            service.force_refresh_host_list(connection)
+            if not outranked and is_right(aim, host.role, service.all_hosts):
+                return host
+            raise WrongRole(host, outranked)
+        except BaseException:
+            service.discard(connection)
+            raise
+
+    def _is_outranked(self, connection: Any, host: HostInfo) -> bool:
+        """Whether a host that calls itself the writer was replaced; asked only when somebody else is known to be the writer."""
+        service = self._service
+        if not is_doubted(host.key, service.views):
+            return False
+        return is_outranked(host.key, service.ask_role(connection).rank, service.views)
+
+    def _choose(self, aim: Aim, hosts: tuple[HostInfo, ...]) -> HostInfo | None:
+        if len(hosts) < 2:
+            return hosts[0] if hosts else None
+        return self._service.get_host_info_by_strategy(aim.substitute or HostRole.UNKNOWN, self._strategy, hosts) or hosts[0]
+
+    def _may_pass(self, error: Exception, aim: Aim) -> bool:
+        """Whether it makes sense to try again."""
+        if isinstance(error, WrongRole):
+            return True
+        if isinstance(error, (FailoverError, AwsConnectError)):
+            return False  # a plugin further in has tried long enough
+        kind = self._driver.classify(error)
+        return kind in (ErrorKind.NETWORK, ErrorKind.STARTING) or (kind is ErrorKind.READ_ONLY and aim.verify is HostRole.WRITER)
+
+    def _wait(self, seen: int, time_left: float) -> None:
+        service = self._service
+        if service.views and not service.client.is_live:
+            service.search_directly()
+            time_left = min(time_left, _SEARCH_RENEWAL)
+        wait_for_change(seen, time_left)
+
+    def _connections(self, key: str) -> int:
+        """How many connections of this machine may be looking for a new place with this one."""
+        return max((view.health[key].connections for view in self._service.views if key in view.health), default=0)
+
+    def _report(self, tried: str, error: Exception) -> None:
+        service = self._service
+        if service.watch is None:
+            return
+        if isinstance(error, WrongRole):
+            service.client.report(service.watch, error.host.key, "wrong_role")
+        elif tried != ENDPOINT:
+            service.client.report(service.watch, tried, "network")
+
+    def _given_up(self, endpoint: HostInfo, aim: Aim, failure: Exception) -> Exception:
+        if not isinstance(failure, WrongRole):
+            return failure
+        wanted = aim.verify.value if aim.verify is not None else "host"
+        text = (
+            f"connecting to {endpoint.get_host_and_port()} led to no {wanted} within {self._timeout:g} s: the last time {failure}"
+        )
+        return for_driver(AwsConnectError, self._driver.operational_error())(text)
