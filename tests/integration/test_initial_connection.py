@@ -9,11 +9,12 @@ import psycopg
 import pytest
 
 import wrapper
-from tests.integration.conftest import eventually
+from tests.integration.conftest import client, eventually
 from tests.integration.test_failover import instance_of
 from tests.integration.test_recognition import NAME, found, queries
 from wrapper import AwsWrapperConnection
 from wrapper.hosts import HostRole
+from wrapper.providers import SqlAlchemyPooledConnectionProvider
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
@@ -156,3 +157,41 @@ def test_what_cannot_be_is_refused(connect: Connect, aurora: LocalAurora, instan
     ((name, value), *_) = parameters.items()
     with pytest.raises(wrapper.AwsWrapperError, match=f"{name}='{value}'"):
         connect(instance, **given, **PLUGINS)
+
+
+def is_writer_known(lab: LocalAurora) -> bool:
+    return any(state.topology.writer == f"{lab.writer.endpoint}:{lab.port}" for state in client().state.clusters.values())
+
+
+def test_a_pooled_connection_may_have_been_told_another_role(watched: Connect, connect: Connect, aurora: LocalAurora) -> None:
+    """It was opened to a reader, which was promoted while nobody looked at the connection."""
+    provider = SqlAlchemyPooledConnectionProvider()
+    pooled = {"connection_provider": provider, **PLUGINS}
+    try:
+        watched()
+        first = connect(aurora.readers[0].id, **pooled)
+        backend = first.info.backend_pid
+        first.close()
+        aurora.failover(aurora.readers[0].id, drop_sessions=False)
+        eventually(lambda: is_writer_known(aurora), "the new writer to be known")
+        second = connect(**pooled)
+        assert instance_of(second) == aurora.writer.id
+        assert second.info.backend_pid == backend
+        second.close()
+    finally:
+        provider.release_resources()
+
+
+def test_every_instance_has_its_own_pool(watched: Connect, connect: Connect, aurora: LocalAurora) -> None:
+    """Connections by the endpoint's name come from the pool of the instance that they lead to: after a failover, from another."""
+    provider = SqlAlchemyPooledConnectionProvider()
+    pooled = {"connection_provider": provider, **PLUGINS}
+    try:
+        watched().close()
+        for _ in range(2):
+            connection = connect(**pooled)
+            assert instance_of(connection) == aurora.writer.id
+            connection.close()
+            aurora.failover()
+    finally:
+        provider.release_resources()

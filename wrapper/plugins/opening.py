@@ -39,8 +39,8 @@ _SEARCH_RENEWAL = 0.5
 class WrongRole(Exception):
     """A connection leads to a host that is not what was wanted; `host` is what it says of itself."""
 
-    def __init__(self, host: HostInfo, is_outranked: bool) -> None:
-        super().__init__(f"it led to {host}{', which was replaced' if is_outranked else ''}")
+    def __init__(self, host: HostInfo, aim: Aim) -> None:
+        super().__init__(f"it led to {host}{', which was replaced' if host.role is aim.verify else ''}")
         self.host = host
 
 
@@ -98,31 +98,31 @@ class Opener:
                 if isinstance(error, WrongRole):
                     opening = opening.failed_at(error.host.key, time.monotonic())
 
-    def check(self, connection: Any, aim: Aim) -> HostInfo:
-        """Return the host that a fresh connection leads to, by the host's own word. Raises `WrongRole` after closing the connection
-        and learning from it who is who."""
+    def check(self, connection: Any, aim: Aim) -> None:
+        """Find out where a fresh connection leads. Raises `WrongRole` after closing it and learning from it who is who."""
         service = self._service
-        if service.physical(connection) is None:
-            return service.initial_connection_host_info or HostInfo("", role=HostRole.UNKNOWN)
+        physical = service.physical(connection)
+        if physical is None:
+            return
         try:
-            host = service.introduce(connection, needs_role=aim.verify is not None)
-            outranked = aim.verify is HostRole.WRITER is host.role and self._is_outranked(connection, host)
-            if not outranked and is_right(aim, host.role, service.all_hosts):
-                return host
+            service.introduce(connection, needs_role=aim.verify is not None)
+            if self._is_right(connection, physical.host_info, aim):
+                return
+            # What a pooled connection was told of the role may be old.
             service.force_refresh_host_list(connection)
-            if not outranked and is_right(aim, host.role, service.all_hosts):
-                return host
-            raise WrongRole(host, outranked)
+            if not self._is_right(connection, physical.host_info, aim):
+                raise WrongRole(physical.host_info, aim)
         except BaseException:
             service.discard(connection)
             raise
 
-    def _is_outranked(self, connection: Any, host: HostInfo) -> bool:
-        """Whether a host that calls itself the writer was replaced; asked only when somebody else is known to be the writer."""
+    def _is_right(self, connection: Any, host: HostInfo, aim: Aim) -> bool:
         service = self._service
-        if not is_doubted(host.key, service.views):
+        if not is_right(aim, host.role, service.all_hosts):
             return False
-        return is_outranked(host.key, service.ask_role(connection).rank, service.views)
+        if aim.verify is not HostRole.WRITER or not is_doubted(host.key, service.views):
+            return True
+        return not is_outranked(host.key, service.ask_role(connection).rank, service.views)
 
     def _choose(self, aim: Aim, hosts: tuple[HostInfo, ...]) -> HostInfo | None:
         if len(hosts) < 2:
@@ -133,8 +133,8 @@ class Opener:
         """Whether it makes sense to try again."""
         if isinstance(error, WrongRole):
             return True
-        if isinstance(error, (FailoverError, AwsConnectError)):
-            return False  # a plugin further in has tried long enough
+        if isinstance(error, FailoverError):
+            return False  # it has had the time that it was given
         kind = self._driver.classify(error)
         return kind in (ErrorKind.NETWORK, ErrorKind.STARTING) or (kind is ErrorKind.READ_ONLY and aim.verify is HostRole.WRITER)
 
