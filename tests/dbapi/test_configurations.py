@@ -17,9 +17,10 @@ import psycopg
 import pytest
 
 import wrapper.psycopg
+from tests.dbapi.plugins import ALL, EACH
 from tests.integration.conftest import own_monitor
 from wrapper.drivers.psycopg import PsycopgDialect
-from wrapper.pipeline import _REGISTRY, parse_codes
+from wrapper.pipeline import parse_codes
 from wrapper.testing import LocalAurora
 
 
@@ -39,13 +40,12 @@ class Configuration:
         return arguments if self.plugins is None else {**arguments, "plugins": self.plugins}
 
 
-# The registry's codes, so that a new plugin is tested without being named here.
 CONFIGURATIONS = (
     Configuration("psycopg", psycopg),
     Configuration("none", wrapper.psycopg, ""),
     Configuration("default", wrapper.psycopg),
-    *(Configuration(code, wrapper.psycopg, code) for code in _REGISTRY),
-    Configuration("all", wrapper.psycopg, ",".join(_REGISTRY)),
+    *(Configuration(code, wrapper.psycopg, code) for code in EACH),
+    Configuration("all", wrapper.psycopg, ALL),
 )
 
 

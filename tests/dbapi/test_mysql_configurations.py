@@ -17,8 +17,9 @@ import mysql.connector
 import pytest
 
 import wrapper.mysql_connector
+from tests.dbapi.plugins import ALL, EACH
 from wrapper.drivers.mysql_connector import MySqlConnectorDialect
-from wrapper.pipeline import _REGISTRY, parse_codes
+from wrapper.pipeline import parse_codes
 from wrapper.testing import LocalAurora
 
 
@@ -47,9 +48,9 @@ def configurations(use_pure: bool) -> Iterator[Configuration]:
     yield Configuration(f"{implementation}-driver", mysql.connector, use_pure)
     yield Configuration(f"{implementation}-none", wrapper.mysql_connector, use_pure, "")
     yield Configuration(f"{implementation}-default", wrapper.mysql_connector, use_pure)
-    for code in _REGISTRY:
+    for code in EACH:
         yield Configuration(f"{implementation}-{code}", wrapper.mysql_connector, use_pure, code)
-    yield Configuration(f"{implementation}-all", wrapper.mysql_connector, use_pure, ",".join(_REGISTRY))
+    yield Configuration(f"{implementation}-all", wrapper.mysql_connector, use_pure, ALL)
 
 
 CONFIGURATIONS = [*configurations(True), *configurations(False)]
