@@ -176,6 +176,7 @@ class Inserter(threading.Thread):
                 continue  # what was in flight may be lost; what was acknowledged may not
 
 
+@pytest.mark.slow
 def test_synchronous_failovers_lose_no_acknowledged_commit() -> None:
     with LocalAurora(synchronous=True) as lab:
         with login(lab) as connection:
