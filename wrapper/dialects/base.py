@@ -3,7 +3,7 @@ connection, the monitor's asynchronous session) brings the driver."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -75,4 +75,33 @@ class DatabaseDialect:
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
         """Return the members that the rows of `topology_query` list, `port` being the connection's own; empty for "no data"."""
-        raise NotImplementedError
+        return ()
+
+
+def own_word(is_reader: bool, instance: str | None, rank: Any) -> RoleAnswer:
+    """Return what a host says of itself; `rank` of its claim to be the writer, None where the cluster's table does not list it."""
+    if is_reader:
+        return RoleAnswer(HostRole.READER, id=instance or "")
+    if rank is None:
+        # Promoted, but the cluster's own table does not list it as the writer yet: it claims nothing.
+        return RoleAnswer(HostRole.UNKNOWN, id=instance or "")
+    return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
+
+
+def listed(rows: Iterable[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
+    """Return the members that a cluster's table lists: rows of name, whether it is the writer, CPU load in percent, lag in
+    milliseconds. Rows without a name are skipped."""
+    members: dict[str, TopologyHost] = {}
+    for instance, is_writer, cpu, lag in rows:
+        if not instance:
+            continue
+        member = TopologyHost(
+            host=template.endpoint(instance),
+            port=template.port or port,
+            id=instance,
+            role=(HostRole.WRITER if is_writer else HostRole.READER).value,
+            cpu=None if cpu is None else float(cpu),
+            lag_ms=None if lag is None else float(lag),
+        )
+        members[member.key] = member
+    return tuple(members.values())

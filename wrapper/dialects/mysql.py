@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row
+from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row, listed, own_word
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 
@@ -48,9 +48,6 @@ class MySqlDialect(DatabaseDialect):
     def role_answer(self, row: Row) -> RoleAnswer:
         return RoleAnswer(HostRole.READER if any(map(_is_on, row)) else HostRole.WRITER)
 
-    def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
-        return ()
-
 
 class MariaDbDialect(MySqlDialect):
     """MariaDB, RDS for MariaDB included."""
@@ -86,25 +83,7 @@ SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID', s.CPU, s.REPLICA_LAG_IN_
 
     def role_answer(self, row: Row) -> RoleAnswer:
         is_read_only, instance, rank = row
-        if _is_on(is_read_only):
-            return RoleAnswer(HostRole.READER, id=instance or "")
-        if rank is None:
-            # Promoted, but the cluster's own table does not list it as the writer yet: it claims nothing.
-            return RoleAnswer(HostRole.UNKNOWN, id=instance or "")
-        return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
+        return own_word(_is_on(is_read_only), instance, rank)
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
-        members: dict[str, TopologyHost] = {}
-        for instance, is_writer, cpu, lag in rows:
-            if not instance:
-                continue
-            member = TopologyHost(
-                host=template.endpoint(instance),
-                port=template.port or port,
-                id=instance,
-                role=(HostRole.WRITER if _is_on(is_writer) else HostRole.READER).value,
-                cpu=None if cpu is None else float(cpu),
-                lag_ms=None if lag is None else float(lag),
-            )
-            members[member.key] = member
-        return tuple(members.values())
+        return listed(((name, _is_on(is_writer), cpu, lag) for name, is_writer, cpu, lag in rows), template, port)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row
-from wrapper.hosts import HostRole
+from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row, listed, own_word
 from wrapper.monitor.state import TopologyHost
 
 # One round trip tells every PostgreSQL flavour apart: the extensions RDS lists, and whether Aurora's status function exists.
@@ -45,15 +44,7 @@ SELECT pg_catalog.pg_is_in_recovery(), NULL,
 
     def role_answer(self, row: Row) -> RoleAnswer:
         in_recovery, instance, rank = row
-        if in_recovery:
-            return RoleAnswer(HostRole.READER, id=instance or "")
-        if rank is None:
-            # Promoted, but the cluster's own table does not list it as the writer yet: it claims nothing.
-            return RoleAnswer(HostRole.UNKNOWN, id=instance or "")
-        return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
-
-    def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
-        return ()
+        return own_word(in_recovery, instance, rank)
 
 
 class RdsPostgresDialect(PostgresDialect):
@@ -81,17 +72,4 @@ SELECT s.SERVER_ID, s.SESSION_ID OPERATOR(pg_catalog.=) 'MASTER_SESSION_ID', s.C
     grants: ClassVar[str] = "EXECUTE on pg_catalog.aurora_replica_status() and pg_catalog.aurora_db_instance_identifier()"
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
-        members: dict[str, TopologyHost] = {}
-        for instance, is_writer, cpu, lag in rows:
-            if not instance:
-                continue
-            member = TopologyHost(
-                host=template.endpoint(instance),
-                port=template.port or port,
-                id=instance,
-                role=(HostRole.WRITER if is_writer else HostRole.READER).value,
-                cpu=None if cpu is None else float(cpu),
-                lag_ms=None if lag is None else float(lag),
-            )
-            members[member.key] = member
-        return tuple(members.values())
+        return listed(rows, template, port)

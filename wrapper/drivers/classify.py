@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import ClassVar, Protocol
 
@@ -35,6 +35,16 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting.append(current.__cause__)
 
 
+def first_meaning(error: BaseException, meaning: Callable[[BaseException], ErrorKind]) -> ErrorKind:
+    """Return what `meaning` makes of the error, or of the first of its causes that says something."""
+    return next((kind for cause in causes(error) if (kind := meaning(cause)) is not ErrorKind.OTHER), ErrorKind.OTHER)
+
+
+def by_prefix(sqlstates: Mapping[str, ErrorKind], sqlstate: str) -> ErrorKind:
+    """Return what a SQLSTATE means: the longest prefix of it that is listed decides."""
+    return next((sqlstates[sqlstate[:length]] for length in (5, 2) if sqlstate[:length] in sqlstates), ErrorKind.OTHER)
+
+
 class ExceptionHandler(Protocol):
     """Says what errors mean. Either argument may be missing; `sql_state` comes alone where only that is known."""
 
@@ -49,6 +59,27 @@ class ExceptionHandler(Protocol):
     def is_read_only_connection_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
         """Whether the host does not take writes."""
         ...
+
+
+class DriverExceptionHandler:
+    """A driver's tables as an `ExceptionHandler`; each driver has one, to derive from."""
+
+    _classify: Callable[[BaseException], ErrorKind]
+    _classify_sqlstate: Callable[[str], ErrorKind]
+
+    def is_network_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        return self._means(ErrorKind.NETWORK, error, sql_state)
+
+    def is_login_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        return self._means(ErrorKind.LOGIN, error, sql_state)
+
+    def is_read_only_connection_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
+        return self._means(ErrorKind.READ_ONLY, error, sql_state)
+
+    def _means(self, kind: ErrorKind, error: BaseException | None, sql_state: str | None) -> bool:
+        return (error is not None and self._classify(error) is kind) or (
+            sql_state is not None and self._classify_sqlstate(sql_state) is kind
+        )
 
 
 class ExceptionManager:

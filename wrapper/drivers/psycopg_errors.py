@@ -6,7 +6,7 @@ only where its catalogues are installed; the binary wheels ship none).
 
 from __future__ import annotations
 
-from wrapper.drivers.classify import ErrorKind, causes
+from wrapper.drivers.classify import DriverExceptionHandler, ErrorKind, by_prefix, first_meaning
 from wrapper.errors import AwsConnectError, QueryTimeoutError
 
 # Longest prefix wins.
@@ -60,37 +60,19 @@ NETWORK_TEXTS = (
 
 def classify(error: BaseException) -> ErrorKind:
     """Return what `error` means, following `driver_error` and explicit causes to the first one that says something."""
-    for cause in causes(error):
-        kind = _classify_one(cause)
-        if kind is not ErrorKind.OTHER:
-            return kind
-    return ErrorKind.OTHER
+    return first_meaning(error, _classify_one)
 
 
 def classify_sqlstate(sqlstate: str) -> ErrorKind:
     """Return what a SQLSTATE means: the longest prefix that is listed decides."""
-    for length in (5, 2):
-        kind = SQLSTATES.get(sqlstate[:length])
-        if kind is not None:
-            return kind
-    return ErrorKind.OTHER
+    return by_prefix(SQLSTATES, sqlstate)
 
 
-class PsycopgExceptionHandler:
+class PsycopgExceptionHandler(DriverExceptionHandler):
     """The tables above as an `ExceptionHandler`, to derive one from that knows more."""
 
-    def is_network_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
-        return _means(ErrorKind.NETWORK, error, sql_state)
-
-    def is_login_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
-        return _means(ErrorKind.LOGIN, error, sql_state)
-
-    def is_read_only_connection_exception(self, error: BaseException | None = None, sql_state: str | None = None) -> bool:
-        return _means(ErrorKind.READ_ONLY, error, sql_state)
-
-
-def _means(kind: ErrorKind, error: BaseException | None, sql_state: str | None) -> bool:
-    return (error is not None and classify(error) is kind) or (sql_state is not None and classify_sqlstate(sql_state) is kind)
+    _classify = staticmethod(classify)
+    _classify_sqlstate = staticmethod(classify_sqlstate)
 
 
 def _classify_one(error: BaseException) -> ErrorKind:
