@@ -9,13 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapper.hosts import HostInfo
+from wrapper.monitor.direct import RENEWAL
 from wrapper.monitor.generation import GENERATION, wait_for_change
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
-# Seconds after which a search that nobody else keeps going is asked for again.
-_SEARCH_RENEWAL = 0.5
 # Seconds that an exclusion holds without being renewed.
 _RESTRICTION_LIFE = 300.0
 
@@ -80,7 +79,7 @@ class SharedHostList:
                 return False
             if not service.client.is_live:
                 service.search_directly()
-            wait_for_change(seen, min(time_left, _SEARCH_RENEWAL))
+            wait_for_change(seen, min(time_left, RENEWAL))
 
     def _has_proved_since(self, at: float, should_be_writer: bool) -> bool:
         for view in self._service.views:

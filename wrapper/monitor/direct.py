@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 _CONNECT_PAUSE = 0.1
 # A search goes on while somebody asked for it within this time.
 _KEEP = 1.0
+# Whoever still waits for its result asks for the search again this often.
+RENEWAL = _KEEP / 2
 
 
 class ProbeSession(Protocol):

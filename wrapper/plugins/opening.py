@@ -24,6 +24,7 @@ from wrapper.decisions.opening import (
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import AwsConnectError, FailoverError, for_driver
 from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.direct import RENEWAL
 from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.urls import parse_endpoint
 
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
 logger = logging.getLogger(__name__)
-
-# While nothing is there to be tried and no monitor looks either, the search of our own is kept going by asking for it this often.
-_SEARCH_RENEWAL = 0.5
 
 
 class WrongRole(Exception):
@@ -142,7 +140,7 @@ class Opener:
         service = self._service
         if service.views and not service.client.is_live:
             service.search_directly()
-            time_left = min(time_left, _SEARCH_RENEWAL)
+            time_left = min(time_left, RENEWAL)
         wait_for_change(seen, time_left)
 
     def _connections(self, key: str) -> int:
