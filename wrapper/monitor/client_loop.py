@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from wrapper.monitor.paths import MonitorPaths
 
 logger = logging.getLogger(__name__)
+# Not the module's own: an application that seeds that one must not find its numbers taken by a thread of ours.
+_random = random.SystemRandom()
 
 # Seconds.
 _REQUEST_RETRY = 0.5
@@ -159,7 +161,7 @@ class ClientLoop:
         """The monitor is gone: known at once, without waiting for heartbeats to stop."""
         if self.client.is_live:
             self.client.heard_at = float("-inf")
-            self.start_at = time.monotonic() + random.uniform(0.0, 0.05)
+            self.start_at = time.monotonic() + _random.uniform(0.0, 0.05)
             advance()
 
     def _read_events(self) -> None:

@@ -24,6 +24,8 @@ from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, TopologyHost
 
 logger = logging.getLogger(__name__)
+# Not the module's own: an application that seeds that one must not find its numbers taken by a thread of ours.
+_random = random.SystemRandom()
 
 # Seconds. One connect attempt per host in this time; open sessions are asked more often, less so the longer it takes.
 _CONNECT_PAUSE = 0.1
@@ -100,10 +102,10 @@ class DirectSearch:
                     logger.debug("direct search: %s: %s", host.key, error)
                     _close(session)
                     session = None
-                    time.sleep(_CONNECT_PAUSE * random.uniform(0.8, 1.2))
+                    time.sleep(_CONNECT_PAUSE * _random.uniform(0.8, 1.2))
                 else:
                     self._found(host.key, answer)
-                    time.sleep(panic_pause(time.monotonic() - self._started, random.random()))
+                    time.sleep(panic_pause(time.monotonic() - self._started, _random.random()))
         finally:
             _close(session)
             self._asked.discard(host.key)
