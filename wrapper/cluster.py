@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from wrapper.decisions.availability import BOOK
@@ -164,7 +165,28 @@ class KnownCluster:
         if state.topology.writer is not None:
             role = HostRole.WRITER if member.key == state.topology.writer else HostRole.READER
         availability = self._availability(health, member.key)
-        return HostInfo(member.host, member.port, role, availability, weight=member.weight, host_id=member.id or None)
+        return HostInfo(
+            member.host,
+            member.port,
+            role,
+            availability,
+            weight=member.weight,
+            host_id=member.id or None,
+            cpu=member.cpu,
+            lag_ms=member.lag_ms,
+        )
+
+    def counted(self, hosts: Iterable[HostInfo]) -> list[HostInfo]:
+        """Return the hosts with the number of this machine's connections to each. The monitor knows of other processes, a moment late;
+        of our own we know ourselves."""
+        state, own, reported = self.state, self.client.connections(), self.client.reported
+        known = {} if state is None else state.health
+
+        def count(key: str) -> int:
+            published = known[key].connections if key in known else 0
+            return max(0, published - reported.get(key, 0)) + own.get(key, 0)
+
+        return [replace(host, connections=count(self.key(host))) for host in hosts]
 
 
 def _address_of(state: ClusterState, member: TopologyHost) -> str | None:

@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 
 from wrapper.decisions.admission import LONGEST, admission_delay
 from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Wait, next_step
-from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
 from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
 from wrapper.decisions.writer import Claim, WriterState, consider
-from wrapper.errors import AwsWrapperError, UnsupportedOperationError
-from wrapper.hosts import HostAvailability, HostInfo, HostRole
 from wrapper.monitor.state import ClusterState, HostHealth, Topology, TopologyHost
 
 SPEC = Path(__file__).parents[1] / "spec"
@@ -106,41 +103,6 @@ def test_the_newest_of_two_views_wins() -> None:
     step = next_step(plan, [old, new], 100.6)
     assert isinstance(step, Attempt)
     assert step.candidates[0].key == "b"
-
-
-hosts_strategy = st.lists(
-    st.builds(
-        HostInfo,
-        host=st.sampled_from(["a", "b", "c", "d"]),
-        port=st.just(1),
-        role=st.sampled_from([HostRole.READER, HostRole.WRITER]),
-        availability=st.sampled_from(list(HostAvailability)),
-        weight=st.integers(0, 9),
-    ),
-    max_size=4,
-    unique_by=lambda host: host.host,
-)
-
-
-@given(st.sampled_from(STRATEGIES), hosts_strategy, st.floats(0, 1, exclude_max=True), st.integers(0, 1000))
-def test_a_choice_is_always_eligible(strategy: str, hosts: list[HostInfo], draw: float, turn: int) -> None:
-    eligible = [host for host in hosts if host.role is HostRole.READER and host.availability is HostAvailability.AVAILABLE]
-    chosen = choose(strategy, hosts, HostRole.READER, draw, turn=turn)
-    assert chosen in eligible if eligible else chosen is None
-
-
-def test_round_robin_is_fair_by_weight() -> None:
-    hosts = [HostInfo("a", 1, HostRole.READER), HostInfo("b", 1, HostRole.READER, host_id="instance-b")]
-    weights = parse_weights("round_robin_host_weight_pairs", "a:1, instance-b:3")
-    turns = [choose("round_robin", hosts, HostRole.READER, 0.0, weights=weights, turn=turn) for turn in range(8)]
-    assert [host.host for host in turns if host is not None] == ["a", "b", "b", "b"] * 2
-
-
-def test_bad_strategy_and_weights_are_named() -> None:
-    with pytest.raises(UnsupportedOperationError, match="fastest"):
-        choose("fastest", [], None, 0.0)
-    with pytest.raises(AwsWrapperError, match=r"round_robin_host_weight_pairs.*'a:0'"):
-        parse_weights("round_robin_host_weight_pairs", "a:0")
 
 
 @given(st.integers(0, 100_000), st.floats(0, 1, exclude_max=True))

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,10 @@ class MonitorClient:
         # By watch key, what the login values that the monitor has were made from. Holds passwords.
         self._offered: dict[str, Any] = {}
         self.searches: dict[str, DirectSearch] = {}
+        # Open connections per host, as the monitor was last told.
+        self.reported: dict[str, int] = {}
+        # By thread, the host that it is just connecting to.
+        self._opening: dict[int, str] = {}
         self.inbox: deque[Message] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handles: dict[int, weakref.ref[Handle]] = {}
@@ -170,6 +175,22 @@ class MonitorClient:
             handle = reference()
             if handle is not None and handle.is_open:
                 yield handle
+
+    def connections(self) -> dict[str, int]:
+        """Return the number of this process's connections per host, those included that are just being opened."""
+        counts: dict[str, int] = {}
+        for key in (*(handle.key for handle in self.handles()), *self._opening.copy().values()):
+            counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    @contextmanager
+    def opening(self, key: str) -> Iterator[None]:
+        """Count a connection to a host while it is being opened: threads that connect at once must see each other."""
+        self._opening[_thread.get_ident()] = key
+        try:
+            yield
+        finally:
+            self._opening.pop(_thread.get_ident(), None)
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 

@@ -300,6 +300,7 @@ class ClientLoop:
             self.renew_at = min(self.renew_at, now + _RECOUNT)
         if now >= self.renew_at:
             self._send(Renew(self.client.identity, counts))
+            self.client.reported = counts
             self.renew_at = now + RENEW_INTERVAL
         if now - self.busy_at > _IDLE_STOP:
             self.client.inbox.append(Release(self.client.identity))
