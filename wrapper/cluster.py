@@ -177,8 +177,8 @@ class KnownCluster:
         )
 
     def counted(self, hosts: Iterable[HostInfo]) -> list[HostInfo]:
-        """Return the hosts with the number of this machine's connections to each. The monitor knows of other processes, a moment late;
-        of our own we know ourselves."""
+        """Return the hosts with the number of this machine's connections to each. Of other processes the monitor knows, a moment
+        late; of our own we know ourselves."""
         state, own, reported = self.state, self.client.connections(), self.client.reported
         known = {} if state is None else state.health
 

@@ -177,9 +177,9 @@ class MonitorClient:
                 yield handle
 
     def connections(self) -> dict[str, int]:
-        """Return the number of this process's connections per host, those included that are just being opened."""
+        """Return the number of this process's connections per host: those in use, and those that are just being opened."""
         counts: dict[str, int] = {}
-        for key in (*(handle.key for handle in self.handles()), *self._opening.copy().values()):
+        for key in (*(handle.key for handle in self.handles() if not handle.is_pooled), *self._opening.copy().values()):
             counts[key] = counts.get(key, 0) + 1
         return counts
 

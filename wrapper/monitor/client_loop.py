@@ -290,8 +290,10 @@ class ClientLoop:
             self.snapshot_at = now + _REQUEST_RETRY
         counts: dict[str, int] = {}
         for handle in self.client.handles():
-            counts[handle.key] = counts.get(handle.key, 0) + 1
-        if counts or self.unanswered:
+            self.busy_at = now
+            if not handle.is_pooled:
+                counts[handle.key] = counts.get(handle.key, 0) + 1
+        if self.unanswered:
             self.busy_at = now
         self._tighten()
         if counts != self.counts:

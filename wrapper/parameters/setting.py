@@ -32,7 +32,8 @@ class Setting(Struct, frozen=True):
 
     `unit` is that of the value as given; bounds are inclusive. A `tuple` is given as a comma-separated list, to each item of which
     `choices` and `form` apply; an `object` can be a keyword argument only. A choice may be written in any case, with hyphens,
-    underscores, or as JDBC writes it (strictWriter). `keyword` is set where the value is the driver's rather than ours, to libpq's name for it.
+    underscores, or as JDBC writes it (strictWriter). `keyword` is set where the value is the driver's rather than ours, to libpq's
+    name for it.
     """
 
     name: str
