@@ -134,7 +134,7 @@ class Bench:
     def _lab(self, synchronous: bool) -> LocalAurora:
         if synchronous not in self._labs:
             self.close()
-            self._labs[synchronous] = LocalAurora(address_names=True, synchronous=synchronous)
+            self._labs[synchronous] = LocalAurora(address_names=True, synchronous=synchronous, max_connections=300)
         return self._labs[synchronous]
 
     def close(self) -> None:

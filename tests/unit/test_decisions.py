@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wrapper.decisions.admission import LONGEST, admission_delay
+from wrapper.decisions.admission import Bounds, admission_delay
 from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Wait, next_step
 from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
 from wrapper.decisions.writer import Claim, WriterState, consider
@@ -105,6 +106,28 @@ def test_the_newest_of_two_views_wins() -> None:
     assert step.candidates[0].key == "b"
 
 
-@given(st.integers(0, 100_000), st.floats(0, 1, exclude_max=True))
-def test_admission_is_bounded(expected: int, draw: float) -> None:
-    assert 0.0 <= admission_delay(expected, draw) <= LONGEST
+bounds_strategy = st.builds(Bounds, st.integers(0, 500), st.floats(0, 10_000), st.floats(0, 60))
+draws = st.floats(0, 1, exclude_max=True)
+
+
+@given(st.integers(0, 100_000), draws, bounds_strategy, st.floats(0, 100))
+def test_nobody_waits_longer_than_allowed_and_who_comes_late_waits_less(
+    expected: int, draw: float, bounds: Bounds, elapsed: float
+) -> None:
+    delay = admission_delay(expected, draw, bounds)
+    assert 0.0 <= delay <= bounds.longest + 1e-6
+    assert admission_delay(expected, draw, bounds, elapsed) == pytest.approx(max(0.0, delay - elapsed), abs=2e-6)
+
+
+@given(st.integers(1, 3000), st.integers(1, 100), st.integers(10, 1000))
+def test_a_few_connect_at_once_and_the_others_at_the_rate(expected: int, burst: int, rate: int) -> None:
+    bounds = Bounds(burst, rate, longest=1e9)
+    delays = sorted(admission_delay(expected, place / expected, bounds) for place in range(expected))
+    assert sum(delay == 0.0 for delay in delays) == min(expected, burst + 1)
+    waiting = delays[burst:]
+    assert all(later - earlier == pytest.approx(1 / rate, abs=1e-5) for earlier, later in pairwise(waiting))
+
+
+@given(st.integers(0, 100_000), draws)
+def test_the_rate_can_be_unlimited(expected: int, draw: float) -> None:
+    assert admission_delay(expected, draw, Bounds(rate=0)) == 0.0

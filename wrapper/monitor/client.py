@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _STOP_PATIENCE = 0.5
+# Seconds after which another connection that moves away from a host means that the host was lost again.
+_LONGEST_MOVE = 30.0
 
 
 class MonitorClient:
@@ -69,6 +71,8 @@ class MonitorClient:
         self.reported: dict[str, int] = {}
         # By thread, the host that it is just connecting to.
         self._opening: dict[int, str] = {}
+        # By host, when the first connection of this process moved away from it lately.
+        self._moving: dict[str, float] = {}
         self.inbox: deque[Message] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handles: dict[int, weakref.ref[Handle]] = {}
@@ -182,6 +186,13 @@ class MonitorClient:
         for key in (*(handle.key for handle in self.handles() if not handle.is_pooled), *self._opening.copy().values()):
             counts[key] = counts.get(key, 0) + 1
         return counts
+
+    def moving_since(self, key: str, now: float) -> float:
+        """Return for how many seconds connections of this process have been moving away from a host."""
+        since = self._moving.get(key)
+        if since is None or now - since > _LONGEST_MOVE:
+            since = self._moving[key] = now
+        return now - since
 
     @contextmanager
     def opening(self, key: str) -> Iterator[None]:

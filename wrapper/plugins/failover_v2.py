@@ -10,12 +10,10 @@ statement is never repeated here; `FailoverError.outcome` says whether the appli
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from wrapper.decisions.admission import admission_delay
 from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Wait, next_step
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
@@ -254,7 +252,7 @@ class FailoverV2Plugin(Plugin):
         """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""
         service = self._service
         reported_at = plan.started
-        admission = self._admission_delay(lost)
+        expected = service.known_cluster.connections_to(lost)
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
@@ -262,9 +260,10 @@ class FailoverV2Plugin(Plugin):
             if isinstance(step, GiveUp):
                 raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
             if isinstance(step, Attempt):
-                if admission > 0.0:
-                    time.sleep(admission)
-                    admission = 0.0
+                pause = service.known_cluster.admission_delay(lost, expected, now)
+                expected = 0  # once is enough
+                if pause > 0.0:
+                    time.sleep(min(pause, plan.deadline - now))
                     continue  # what was true before the pause may not be any more
                 candidate = self._choose(step.candidates)
                 try:
@@ -284,11 +283,6 @@ class FailoverV2Plugin(Plugin):
                     reported_at = now
                     self._report(lost, "network")
                 wait_for_change(seen, min(step.until, now + _REPORT_INTERVAL) - time.monotonic())
-
-    def _admission_delay(self, lost: str) -> float:
-        """Seconds by which to put off the first attempt, so that many connections that move at once are spread out."""
-        expected = max((view.health[lost].connections for view in self._service.views if lost in view.health), default=0)
-        return admission_delay(expected, random.random())
 
     def _report(self, key: str, error: str) -> None:
         if self._service.watch is not None:
