@@ -42,6 +42,10 @@ logger = logging.getLogger(__name__)
 # A host that answered this recently is connected to at once; otherwise a pre-flight bounds the wait for one that has died since. It
 # costs the server a process, which matters when many connections arrive at a new writer together.
 _FRESH_PROOF = 0.1
+# A host that refuses the login may be in the middle of becoming what it proved to be: it is tried again, this long, with this
+# pause. The values worked when the lost connection was opened.
+_LOGIN_PATIENCE = 10.0
+_LOGIN_PAUSE = 0.25
 # While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
 _REPORT_INTERVAL = 0.25
 
@@ -252,6 +256,8 @@ class FailoverV2Plugin(Plugin):
         """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""
         service = self._service
         reported_at = plan.started
+        login_until: float | None = None
+        fresh = _FRESH_PROOF
         expected = service.known_cluster.connections_to(lost)
         while True:
             seen = GENERATION[0]
@@ -264,16 +270,21 @@ class FailoverV2Plugin(Plugin):
                 expected = 0  # once is enough
                 if pause > 0.0:
                     time.sleep(min(pause, plan.deadline - now))
+                    fresh += pause  # not all of them shall ask before they connect
                     continue  # what was true before the pause may not be any more
                 candidate = self._choose(step.candidates)
                 try:
-                    return self._try(candidate, plan.deadline - now)
+                    return self._try(candidate, plan.deadline - now, fresh)
                 except Exception as attempt_error:
-                    kind = self._driver.classify(attempt_error)
-                    if kind is ErrorKind.LOGIN:
-                        raise
+                    failed_at = time.monotonic()
                     logger.info("failover: %s was no success: %s", candidate.key, attempt_error)
-                    plan = plan.failed_at(candidate.key, time.monotonic())
+                    if self._driver.classify(attempt_error) is ErrorKind.LOGIN:
+                        login_until = login_until or failed_at + _LOGIN_PATIENCE
+                        if failed_at > login_until:
+                            raise
+                        plan = plan.failed_at(candidate.key, failed_at + _LOGIN_PAUSE)
+                        continue
+                    plan = plan.failed_at(candidate.key, failed_at)
                     self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
                 continue
             if isinstance(step, Wait):
@@ -296,11 +307,11 @@ class FailoverV2Plugin(Plugin):
         chosen = self._service.get_host_info_by_strategy(HostRole.UNKNOWN, strategy, tuple(hosts.values()))
         return next((candidate for candidate in candidates if hosts[candidate.key] == chosen), candidates[0])
 
-    def _try(self, candidate: Candidate, time_left: float) -> tuple[Any, HostInfo]:
+    def _try(self, candidate: Candidate, time_left: float, fresh: float) -> tuple[Any, HostInfo]:
         """Connect through the rest of the chain and have the host itself confirm the role, on this very connection."""
         service = self._service
         host = service.host_by_key(candidate.key)
-        if time.monotonic() - candidate.proved_at > _FRESH_PROOF:
+        if time.monotonic() - candidate.proved_at > fresh:
             service.preflight(host, max(0.001, min(PREFLIGHT_TIMEOUT, time_left)))
         connection = service.connect(host, dict(service.parameters), plugin_to_skip=self)
         try:

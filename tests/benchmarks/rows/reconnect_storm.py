@@ -72,8 +72,8 @@ ROW = Row(
     "reconnect_storm",
     (
         Line(
-            f"writer killed under {WORKERS} processes with {CONNECTIONS} connections each: logins at the new writer, time until all "
-            "have moved",
+            f"writer killed under {WORKERS} processes with {CONNECTIONS} connections each: logins begun at the new writer, "
+            "time until all have moved",
             "",
             "all moved in ≤ 1 s",
         ),

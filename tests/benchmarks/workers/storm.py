@@ -1,17 +1,32 @@
 """A worker process with many connections, each on a thread of its own that uses it all the time: a server with a full pool.
 
 Arguments: `side`, `conninfo`, `parameters`; `connections` how many; `pause` seconds between two statements of each. Reports `moved`
-with the time at which a new login was complete, as soon as the new connection has answered.
+with the time at which its new login began, as soon as the new connection has answered.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
-from tests.benchmarks.workers.connecting import connect
+import psycopg
+
 from tests.benchmarks.workers.parent import arguments, listen, tell
-from wrapper import FailoverError
+from wrapper import AwsWrapperConnection, FailoverError
+
+
+class Timed(psycopg.Connection[Any]):
+    """Remembers when opening began."""
+
+    began = 0.0
+
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> Any:
+        began = time.monotonic()
+        connection = super().connect(*args, **kwargs)
+        connection.began = began
+        return connection
 
 
 def use(connection: Any, pause: float, stopping: threading.Event) -> None:
@@ -20,14 +35,19 @@ def use(connection: Any, pause: float, stopping: threading.Event) -> None:
             connection.execute("SELECT 1")
         except FailoverError:
             connection.execute("SELECT 1")
-            physical = connection.plugin_service.physical(connection.target_connection)
-            tell("moved", login=physical.opened_at)
+            tell("moved", login=connection.began)
+
+
+def _connect(given: dict[str, Any]) -> Any:
+    connection = AwsWrapperConnection.connect(Timed.connect, given["conninfo"], **given["parameters"])
+    connection.autocommit = True
+    return connection
 
 
 def main() -> None:
     given = arguments()
     stopping = listen()
-    connections = [connect(given["side"], given["conninfo"], given["parameters"]) for _ in range(given["connections"])]
+    connections = [_connect(given) for _ in range(given["connections"])]
     threads = [threading.Thread(target=use, args=(one, given["pause"], stopping)) for one in connections]
     for thread in threads:
         thread.start()
