@@ -246,10 +246,10 @@ def test_a_login_that_works_elsewhere_is_tried_at_once_when_a_search_begins() ->
     assert book.pick("c", 8.0, 0.0) is not None, "the other hosts are not to blame"
     book.forgive()
     assert book.pick("b", 8.0, 0.0) is not None
-    for now in (8.0, 9.0, 10.0):
-        book.refused(key, "b", now, searching=True)
-        assert book.pick("b", now + 0.9, 0.0) is None
-        assert book.pick("b", now + 1.0, 0.0) is not None
+    for at in (8.0, 9.0, 10.0):
+        book.refused(key, "b", at, searching=True)
+        assert book.pick("b", at + 0.9, 0.0) is None
+        assert book.pick("b", at + 1.0, 0.0) is not None
     never = Offer({"user": "wrong"})
     book.replace([never])
     for now in range(8):

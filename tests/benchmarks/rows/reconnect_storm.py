@@ -14,7 +14,7 @@ CONNECTIONS = 25
 PROMOTION_DELAY = 1.0
 WINDOW = 0.1
 PATIENCE = 30.0
-UNLIMITED = {"failover_reconnect_rate": 0}
+UNLIMITED: dict[str, float] = {"failover_reconnect_rate": 0}
 
 
 def peak(logins: Sequence[float], window: float = WINDOW) -> int:
