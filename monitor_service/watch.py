@@ -143,9 +143,7 @@ async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
     found = await asyncio.get_running_loop().getaddrinfo(static_address(host) or host, port, type=socket.SOCK_STREAM)
     session = await Door(host, str(found[0][4][0]), port, guard).log_in(login, PATIENCE)
     try:
-        aurora = await session.ask(mysql_dialects.AURORA_QUERY, PATIENCE)
-        flavour = await session.ask(mysql_dialects.FLAVOUR_QUERY, PATIENCE)
-        dialect = DIALECTS[mysql_dialects.detect(aurora, flavour[0])]
+        dialect = DIALECTS[mysql_dialects.detect(await session.ask(mysql_dialects.DETECT_QUERY, PATIENCE))]
         rows = await session.ask(dialect.topology_query, PATIENCE) if dialect.topology_query is not None else []
     finally:
         session.close()

@@ -22,6 +22,11 @@ CASES = [
         'show global variables like "INNODB_READ_ONLY" ;',
         "SELECT 'innodb_read_only' AS Variable_name, IF(@@read_only, 'ON', 'OFF') AS Value",
     ),
+    (
+        "SHOW VARIABLES WHERE Variable_name IN ('aurora_version', 'version')",
+        "SELECT 'aurora_version' AS Variable_name, '3.08.0' AS Value"
+        " UNION ALL SELECT 'version' AS Variable_name, @@version AS Value",
+    ),
     ("SELECT a FROM information_schema.replica_host_status r", "SELECT a FROM mysql.replica_host_status r"),
     ("SELECT a FROM `INFORMATION_SCHEMA` . `Replica_Host_Status`", "SELECT a FROM mysql.replica_host_status"),
     ("SELECT '@@aurora_version', @@aurora_version", "SELECT '@@aurora_version', '3.08.0'"),

@@ -27,8 +27,13 @@ _NAME = re.compile(
 # Here a column takes its name from the expression, so it is given the one that was asked for.
 _BARE = re.compile(rb"\s*select\s+@@[\w.]+(?:\s*,\s*@@[\w.]+)*\s*;?\s*", re.IGNORECASE)
 _SHOW = re.compile(
-    rb"""\s*show\s+(?:global\s+|session\s+)?variables\s+like\s+(['"])(?P<variable>aurora_server_id|aurora_version|innodb_read_only)\1\s*;?\s*""",
-    re.IGNORECASE,
+    rb"""
+      \s* show \s+ (?:global\s+ | session\s+)? variables \s+
+      (?: like \s+ (['"]) (?P<variable> aurora_server_id | aurora_version | innodb_read_only ) \1
+        | where \s+ variable_name \s+ in \s* \( (?P<several> \s* '\w+' \s* (?:, \s* '\w+' \s*)* ) \) )
+      \s* ;? \s*
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 _COM_QUERY, _COM_STMT_PREPARE = 0x03, 0x16
@@ -47,12 +52,8 @@ def rewrite(sql: bytes) -> bytes:
     if not any(hint in lower for hint in _HINTS):
         return sql
     if shown := _SHOW.fullmatch(sql):
-        name = shown["variable"].lower()
-        value = _VARIABLES[name]
-        return b"SELECT '%s' AS Variable_name, %s AS Value" % (
-            name,
-            b"IF(%s, 'ON', 'OFF')" % value if name == b"innodb_read_only" else value,
-        )
+        names = re.findall(rb"\w+", shown["variable"] or shown["several"])
+        return b" UNION ALL ".join(_shown(name.lower()) for name in names)
     is_bare = _BARE.fullmatch(sql) is not None
 
     def replacement(match: re.Match[bytes]) -> bytes:
@@ -66,6 +67,15 @@ def rewrite(sql: bytes) -> bytes:
         return match[0]
 
     return _NAME.sub(replacement, sql)
+
+
+def _shown(name: bytes) -> bytes:
+    """Return what gives the row that SHOW VARIABLES has for a variable. One that is not of Aurora's must be there."""
+    value = _VARIABLES.get(name, b"@@" + name)
+    return b"SELECT '%s' AS Variable_name, %s AS Value" % (
+        name,
+        b"IF(%s, 'ON', 'OFF')" % value if name == b"innodb_read_only" else value,
+    )
 
 
 class Commands:
