@@ -72,6 +72,7 @@ class ClientLoop:
         self.stopping = False
         self.topics: dict[str, str] = {}  # watch key -> topic
         self.unanswered: dict[str, float] = {}  # watch key -> when to ask again
+        self.unsupported: dict[str, str] = {}  # watch key -> why, which was logged
         self.needs_snapshot = False
         self.snapshot_at = 0.0
         self.seq = 0
@@ -236,7 +237,9 @@ class ClientLoop:
             self._ask_again()
         elif isinstance(message, Unsupported):
             self.unanswered.pop(message.watch, None)
-            logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
+            if self.unsupported.get(message.watch) != message.reason:
+                self.unsupported[message.watch] = message.reason
+                logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
         elif isinstance(message, NeedCredentials):
             self.client.login_refused(message.watch)
             logger.warning("the shared monitor cannot log in for %s: %s", message.watch, message.reason)

@@ -204,7 +204,8 @@ class UnknownLease(Value, frozen=True, omit_defaults=True):
 
 
 class Unsupported(Value, frozen=True, omit_defaults=True):
-    """This monitor cannot watch what was asked (driver not installed there, dialect unknown): the worker uses its fallback."""
+    """This monitor cannot watch what was asked (driver not installed there, dialect unknown), or cannot log in as it would have to:
+    the worker uses its fallback."""
 
     watch: str
     reason: str
