@@ -240,16 +240,19 @@ class MySqlConnectorDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
+    def settle(self, connection: Any) -> None:
+        connection.handle_unread_result()
+        if connection._unread_result:  # of a prepared statement, with the C extension
+            raise mysql.connector.InternalError("Unread result found")
+        if self.is_closed(connection) or self.is_in_transaction(connection):
+            connection.rollback()
+
     def session_state(self, connection: Any) -> SessionState:
         attributes = {name: getattr(connection, kept) for name, kept in _SESSION_ATTRIBUTES.items()}
         charset = connection._character_set.get_info(connection._charset_id)
         return SessionState({**attributes, "charset": charset})
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
-        # Rows on their way are not left to whoever gets the connection next; nothing can be set before they are read, either.
-        connection.handle_unread_result()
-        if connection._unread_result:  # of a prepared statement, with the C extension
-            raise mysql.connector.InternalError("Unread result found")
         different = state.beyond(self.session_state(connection)).attributes
         with mysql_query.limited(connection, _SET_TIMEOUT):
             for name, value in different.items():

@@ -72,6 +72,7 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "cursor": lambda connection: connection.cursor(),
     "start_transaction": lambda connection: connection.start_transaction(),
     "ping": lambda connection: connection.ping(),
+    "autocommit": lambda connection: setattr(connection, "autocommit", False),
     "sql_mode": lambda connection: setattr(connection, "sql_mode", ""),
     "time_zone": lambda connection: setattr(connection, "time_zone", "+01:00"),
     "database": lambda connection: setattr(connection, "database", "app"),
@@ -86,20 +87,6 @@ def test_another_call_that_meets_a_dead_writer(aurora_mysql: LocalAurora, connec
     with pytest.raises(errors.FailoverSuccessError):
         call(connection)
     assert one(connection, "SELECT @@aurora_server_id") == new
-
-
-def test_autocommit_holds_whoever_notices_the_dead_writer(aurora_mysql: LocalAurora, connect: Connect) -> None:
-    """The C extension does not: it sets the switch, hears nothing, and raises nothing."""
-    connection = connect()
-    replace_writer(aurora_mysql)
-    try:
-        connection.autocommit = False
-    except errors.FailoverSuccessError:
-        connection.autocommit = False
-    else:
-        with pytest.raises(errors.FailoverSuccessError):
-            connection.ping()
-    assert one(connection, "SELECT @@autocommit") == 0
 
 
 def test_several_statements_in_one_call(aurora_mysql: LocalAurora, connect: Connect, table: str) -> None:
