@@ -33,8 +33,12 @@ from wrapper.resolver import static_address
 from wrapper.session_state import SessionState
 from wrapper.settings import Settings
 
-# What a probe session needs beside user, password and database, by the connection's own name for it.
-_TLS = ("ca", "cert", "key", "verify_cert", "verify_identity")
+# What a probe session needs beside user, password and database: arguments of the connect function, and what connections call them.
+_TLS = {
+    **{f"ssl_{name}": name for name in ("ca", "cert", "key", "verify_cert", "verify_identity")},
+    "tls_versions": "tls_versions",
+    "tls_ciphersuites": "tls_ciphersuites",
+}
 
 # Attributes of the driver's connections that an application may set, where the driver keeps them. Asking for the first four would
 # ask the server.
@@ -313,7 +317,7 @@ class MySqlConnectorDialect:
             "password3": connection._password3,
             "auth_plugin": connection._auth_plugin,
             "ssl_disabled": connection._ssl_disabled,
-            **{f"ssl_{name}": connection._ssl.get(name) for name in _TLS},
+            **{name: connection._ssl.get(kept) for name, kept in _TLS.items()},
         }
         return {name: value for name, value in values.items() if value}
 

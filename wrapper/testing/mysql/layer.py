@@ -2,8 +2,9 @@
 
     python -m wrapper.testing.mysql.layer ADDRESS PORT SERVER_ADDRESS [CERTIFICATE KEY]
 
-With a certificate it offers TLS, which ends here. A process of its own, so that it dies and hangs with its server as one instance. It
-listens when a line comes on stdin, and says so by a line on stdout; after SIGTERM it listens no more and ends with its last connection.
+With a certificate it offers TLS, which ends here. A process of its own, so that it dies and hangs with its server as one
+instance. It listens when a line comes on stdin, and says so by a line on stdout; after SIGTERM it listens no more and ends with its
+last connection.
 """
 
 from __future__ import annotations
