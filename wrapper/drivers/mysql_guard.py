@@ -37,9 +37,12 @@ _IO_METHODS = (
     "cmd_stmt_prepare",
     "cmd_stmt_reset",
     "commit",
+    "consume_results",
+    "free_result",
     "info_query",
     "next_result",
     "rollback",
+    "set_character_set_name",
 )
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
 
