@@ -69,7 +69,7 @@ def found(name: str) -> dict[str, frozenset[str]]:
 
 def in_the_wrapper(name: str, method: str) -> Any:
     """What stands for the driver's method when it is called on a wrapper's object."""
-    kind = CLASSES[name]
+    kind: Any = CLASSES[name]
     if issubclass(kind, MySQLConnectionAbstract):
         ours = {**vars(AwsWrapperConnection), **vars(MySqlWrapperConnection)}
         return ours.get(method, inspect.getattr_static(kind, method))

@@ -25,7 +25,7 @@ def replace_writer(lab: LocalAurora) -> str:
 
 
 # What the C extension's own functions raise is no `mysql.connector.Error`.
-LIBRARY_ERROR: type[Exception] = mysql.connector.connection_cext.MySQLInterfaceError
+LIBRARY_ERROR: type[Exception] = vars(mysql.connector.connection_cext)["MySQLInterfaceError"]
 
 KINDS: dict[str, dict[str, bool]] = {
     "default": {},

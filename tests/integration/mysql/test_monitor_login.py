@@ -15,6 +15,8 @@ from tests.integration.conftest import eventually
 from wrapper import AwsWrapperConnection, errors
 from wrapper.testing import LocalAurora
 
+from .conftest import one
+
 
 @pytest.fixture
 def old_fashioned(aurora_mysql: LocalAurora) -> Iterator[dict[str, str]]:
@@ -43,4 +45,4 @@ def test_a_login_that_the_monitor_lacks_leaves_the_worker_to_itself(
         aurora_mysql.failover(target.id)
         with pytest.raises(errors.FailoverSuccessError):
             connection.ping()
-        assert connection.plugin_service.current_host_info.host_id == target.id
+        assert one(connection, "SELECT @@aurora_server_id") == target.id
