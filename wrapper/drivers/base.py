@@ -177,7 +177,7 @@ class DriverDialect(Protocol):
         ...
 
     def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
-        """Take down what is set on a connection, as far as the driver knows it; no network traffic. What is returned works it out."""
+        """Take down what is set on a connection, as far as the driver knows it, for later; no network traffic."""
         ...
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
