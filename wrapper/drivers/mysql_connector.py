@@ -52,6 +52,7 @@ _SESSION_ATTRIBUTES = {
     "can_consume_results": "_consume_results",
     "use_unicode": "_use_unicode",
 }
+_read_session_attributes = attrgetter(*_SESSION_ATTRIBUTES.values())
 _SET_TIMEOUT = 5.0
 
 
@@ -251,13 +252,18 @@ class MySqlConnectorDialect:
         if self.is_closed(connection) or self.is_in_transaction(connection):
             connection.rollback()
 
-    def session_state(self, connection: Any) -> SessionState:
-        attributes = {name: getattr(connection, kept) for name, kept in _SESSION_ATTRIBUTES.items()}
-        charset = connection._character_set.get_info(connection._charset_id)
-        return SessionState({**attributes, "charset": charset})
+    def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
+        values = _read_session_attributes(connection)
+        charset_id, sets = connection._charset_id, connection._character_set
+
+        def session_state() -> SessionState:
+            attributes = dict(zip(_SESSION_ATTRIBUTES, values, strict=True))
+            return SessionState({**attributes, "charset": sets.get_info(charset_id)})
+
+        return session_state
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
-        different = state.beyond(self.session_state(connection)).attributes
+        different = state.beyond(self.take_session_state(connection)()).attributes
         with mysql_query.limited(connection, _SET_TIMEOUT):
             for name, value in different.items():
                 if name == "charset":
