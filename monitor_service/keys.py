@@ -28,7 +28,14 @@ def make_keys(directory: Path, clients: list[str]) -> list[str]:
             raise KeyFileError(f"client name {name!r}: letters, digits, '-' and '_' are allowed")
         if (directory / "clients" / f"{name}.key").exists():
             raise KeyFileError(f"client {name!r} has keys already; remove {directory / 'clients' / name}.key to take them back")
-    os.umask(0o077)
+    before = os.umask(0o077)
+    try:
+        return _make(directory, clients)
+    finally:
+        os.umask(before)
+
+
+def _make(directory: Path, clients: list[str]) -> list[str]:
     (directory / "clients").mkdir(mode=0o700, parents=True, exist_ok=True)
     done = []
     if not (directory / SERVER_SECRET).exists():

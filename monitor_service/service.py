@@ -33,6 +33,8 @@ SWEEP_INTERVAL = 1.0
 # Seconds; lets the answer to a stop request leave before the socket closes.
 STOP_DELAY = 0.05
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 EXIT_OK = 0
 EXIT_LOST = 4
 
@@ -95,7 +97,7 @@ class Service:
     async def run(self) -> int:
         """Serve until a signal, a stop request, idleness, or the loss of the monitor's files. Returns the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._stop, f"signal {number.name}")
         self.gate.start()
         self.context.publisher.start()
@@ -107,6 +109,10 @@ class Service:
         await self._stopping.wait()
         beat.cancel()
         await asyncio.wait([beat])
+        for number in SIGNALS:
+            # A second one changes nothing any more, and must not find half of a loop.
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
         self.context.publisher.stop()
         self.control.stop()
         self.gate.stop()
