@@ -16,6 +16,7 @@ import zmq
 
 from monitor_service.client import this_client
 from monitor_service.election import is_held
+from wrapper.monitor.curve import encrypt
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     JOURNAL_TOPIC,
@@ -133,6 +134,7 @@ class Worker:
         self.events = self._context.socket(zmq.SUB)
         for socket in (self.control, self.events):
             socket.setsockopt(zmq.LINGER, 0)
+            encrypt(socket, paths.keys)
         self.events.subscribe(HEARTBEAT_TOPIC)
         self.events.subscribe(JOURNAL_TOPIC)
         self.control.connect(paths.control_url)
