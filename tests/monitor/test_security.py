@@ -34,7 +34,9 @@ CANARY = "canary-s3cret"
 # -- limits --------------------------------------------------------------------------------------------------------------------
 
 
-def test_what_goes_over_a_limit_is_refused_by_name_and_counted(start_monitor: Start, server: Server) -> None:
+def test_what_goes_over_a_limit_is_refused_by_name_and_counted(
+    start_monitor: Start, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     monitor = start_monitor(
         *("--max-clients", "1", "--max-clusters", "1", "--max-watches", "2", "--max-hosts", "3", "--max-request", "4000")
     )
@@ -56,6 +58,7 @@ def test_what_goes_over_a_limit_is_refused_by_name_and_counted(start_monitor: St
             assert reason in answer.reason
             assert counters[f"refused {limit}"] == 1
         assert main(["status", "--directory", str(monitor.paths.directory)]) == 0
+        assert "refused: clients 1, clusters 1, hosts 1, requests 1, watches 1\n" in capsys.readouterr().out
 
 
 def test_limits_and_listening_are_checked_before_anything_starts(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
