@@ -23,6 +23,8 @@ DOMAIN = b"aws-shared-monitor"
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
 ROOT = 0
+# Connections judged before other work gets its turn: a thousand workers may come at once.
+BATCH = 100
 _OVERFLOW_UID = Path("/proc/sys/kernel/overflowuid")
 
 
@@ -105,11 +107,15 @@ class Gate:
         self._socket.close()
 
     def _drain(self) -> None:
-        while not self._socket.closed and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        for _ in range(BATCH):
+            if self._socket.closed or not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+                return
             _version, number, _domain, address, _identity, mechanism, *credentials = self._socket.recv_multipart(zmq.NOBLOCK)
             peer = self._judge(mechanism, address.decode("latin-1"), tuple(credentials))
             verdict = (b"200", b"", peer.encode()) if peer is not None else (b"400", b"not admitted", b"")
             self._socket.send_multipart([_VERSION, number, *verdict, b""])
+        # The descriptor signals changes only: what is left must be looked for.
+        asyncio.get_running_loop().call_soon(self._drain)
 
     def _judge(self, mechanism: bytes, address: str, credentials: tuple[bytes, ...]) -> str | None:
         peer = self.rules.admit(mechanism, address, credentials)

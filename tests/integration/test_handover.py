@@ -41,6 +41,7 @@ def start(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Start]:
         one.wait(20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["take over", "drain", "restart"])
 def test_a_hand_over_is_noticed_by_nobody(how: str, start: Start, connect: Connect, aurora: LocalAurora) -> None:
     first = start()

@@ -171,6 +171,7 @@ def test_a_draining_monitor_serves_those_it_has_and_ends_with_the_last(start_mon
     assert ask("drain")[0] == 3
 
 
+@pytest.mark.slow
 def test_a_draining_monitor_hands_over_to_one_that_waits(start_monitor: Start, ask: Ask, server: Server) -> None:
     first = start_monitor()
     second = start_monitor(wait=False)

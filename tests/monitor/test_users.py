@@ -222,6 +222,7 @@ def test_users_of_a_shared_monitor_cannot_use_each_others_logins(
             bob.close()
 
 
+@pytest.mark.slow
 def test_only_members_reach_a_shared_monitor_and_only_by_naming_its_owner(
     foreign_monitor: Callable[..., subprocess.Popen[bytes]], directory: Path
 ) -> None:
