@@ -6,7 +6,8 @@ changed by another one's requests, whatever they claim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from monitor_service.options import Limits
@@ -15,6 +16,9 @@ from wrapper.monitor.messages import Client, Offer, Settings, WatchRequest
 # Seconds; what a request may ask for. The lower bound keeps one client from turning probes into load.
 SHORTEST_INTERVAL = 0.02
 LONGEST = 86_400.0
+
+
+Holder = tuple[str, Client]  # an owner's client
 
 
 @dataclass(slots=True)
@@ -70,7 +74,9 @@ class Registry:
 
     def __init__(self, lease_seconds: float, limits: Limits) -> None:
         self.lease_seconds = lease_seconds
-        self.leases: dict[tuple[str, Client], Lease] = {}
+        self.leases: dict[Holder, Lease] = {}
+        # By topic, and there by whose it is and its watch: every cluster asks for its own all the time.
+        self._interests: defaultdict[str, dict[tuple[Holder, str], Interest]] = defaultdict(dict)
         self._limits = limits
         self._order = 0
 
@@ -92,14 +98,18 @@ class Registry:
 
     def watch(self, owner: str, request: WatchRequest, topic: str, route: bytes, now: float) -> None:
         """Register or replace a client's watch, and renew its lease."""
-        lease = self.lease(owner, request.client)
+        holder = (owner, request.client)
+        lease = self.leases.get(holder)
         if lease is None:
-            lease = Lease(owner, request.client, route, now + self.lease_seconds)
-            self.leases[owner, request.client] = lease
+            lease = self.leases[holder] = Lease(owner, request.client, route, now + self.lease_seconds)
         self._order += 1
         lease.route = route
         lease.expires = now + self.lease_seconds
-        lease.interests[request.watch.key] = Interest(request, topic, self._order)
+        key = request.watch.key
+        before = lease.interests.get(key)
+        if before is not None:
+            self._forget(holder, key, before.topic)
+        lease.interests[key] = self._interests[topic][holder, key] = Interest(request, topic, self._order)
 
     def renew(self, owner: str, client: Client, connections: dict[str, int], route: bytes, now: float) -> bool:
         """Keep a lease; False when there is none."""
@@ -113,13 +123,24 @@ class Registry:
 
     def release(self, owner: str, client: Client) -> Lease | None:
         """Give a lease up."""
-        return self.leases.pop((owner, client), None)
+        holder = (owner, client)
+        lease = self.leases.pop(holder, None)
+        if lease is not None:
+            for key, interest in lease.interests.items():
+                self._forget(holder, key, interest.topic)
+        return lease
+
+    def _forget(self, holder: Holder, key: str, topic: str) -> None:
+        interests = self._interests[topic]
+        del interests[holder, key]
+        if not interests:
+            del self._interests[topic]
 
     def lapse(self, now: float) -> list[Lease]:
         """Remove and return the leases that have lapsed."""
         lapsed = [lease for lease in self.leases.values() if lease.expires <= now]
         for lease in lapsed:
-            del self.leases[lease.owner, lease.client]
+            self.release(lease.owner, lease.client)
         return lapsed
 
     def extend(self, seconds: float) -> None:
@@ -129,16 +150,19 @@ class Registry:
 
     def move(self, topic: str, into: str) -> None:
         """Lead all watches of one cluster to another."""
-        for interest in self._interests(topic):
+        moved = self._interests.pop(topic, {})
+        for interest in moved.values():
             interest.topic = into
+        self._interests[into].update(moved)
 
     def leases_of(self, topic: str) -> list[Lease]:
         """Return the leases with a watch that leads to the cluster."""
-        return [lease for lease in self.leases.values() if any(i.topic == topic for i in lease.interests.values())]
+        holders = dict.fromkeys(holder for holder, _ in self._interests.get(topic, ()))
+        return [self.leases[holder] for holder in holders]
 
     def requests(self, topic: str) -> list[WatchRequest]:
         """Return the live watch requests of a cluster, newest first."""
-        found = sorted(self._interests(topic), key=lambda interest: interest.order, reverse=True)
+        found = sorted(self._interests.get(topic, {}).values(), key=lambda interest: interest.order, reverse=True)
         return [interest.request for interest in found]
 
     def offers(self, topic: str) -> list[Offer]:
@@ -152,12 +176,6 @@ class Registry:
             for key, count in lease.connections.items():
                 total[key] = total.get(key, 0) + count
         return total
-
-    def _interests(self, topic: str) -> Iterator[Interest]:
-        for lease in self.leases.values():
-            for interest in lease.interests.values():
-                if interest.topic == topic:
-                    yield interest
 
 
 def effective(settings: Iterable[Settings]) -> Settings | None:
