@@ -21,7 +21,7 @@ TEMPLATE = InstanceTemplate.parse("?.xyz.us-east-2.rds.amazonaws.com")
 
 @pytest.mark.parametrize("case", CASES["detect"], ids=lambda case: str(case["comment"]))
 def test_flavour(case: Case) -> None:
-    assert detect(case["aurora"], *filter(None, [case["flavour"]])) == case["code"]
+    assert detect(case["rows"]) == case["code"]
 
 
 @pytest.mark.parametrize("case", CASES["roles"], ids=lambda case: str(case["comment"]))

@@ -13,24 +13,39 @@ from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer,
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 
-# A row means Aurora: asking for the variable itself is an error everywhere else. Only without one the second query is needed.
-AURORA_QUERY = "SHOW VARIABLES LIKE 'aurora_version'"
-FLAVOUR_QUERY = "SELECT @@version, @@version_comment, @@report_host"
+# One round trip tells every flavour apart: a variable that a server does not have is no row here, and an error in any other way of
+# asking for it.
+DETECT_QUERY = "SHOW VARIABLES WHERE Variable_name IN ('aurora_version', 'version', 'version_comment', 'report_host')"
+
+# A member in `topology_query`: name, whether it is the writer, CPU, lag.
+_MEMBER_COLUMNS = 4
 
 # How servers write a switch that is off; one that is on has several values in newer versions of MariaDB.
 _OFF = frozenset({"0", "OFF", "FALSE"})
 
 
-def detect(aurora: Sequence[Row], flavour: Row = ("", "", "")) -> str:
-    """Return the dialect code that the rows of `AURORA_QUERY` and the row of `FLAVOUR_QUERY` stand for."""
-    if aurora:
+def detect(rows: Sequence[Row]) -> str:
+    """Return the dialect code that the rows of `DETECT_QUERY` stand for."""
+    variables = {str(name): str(value or "").lower() for name, value in rows}
+    comment = variables.get("version_comment", "")
+    if "aurora_version" in variables:
         return AuroraMySqlDialect.code
-    version, comment, report_host = (str(value or "").lower() for value in flavour)
-    if "mariadb" in version or "mariadb" in comment:
+    if "mariadb" in variables.get("version", "") or "mariadb" in comment:
         return MariaDbDialect.code
-    if comment == "source distribution" and report_host:
+    if comment == "source distribution" and variables.get("report_host"):
         return RdsMySqlDialect.code
     return MySqlDialect.code
+
+
+def role_and_members(dialect: DatabaseDialect) -> str:
+    """Return `role_query` and `topology_query` as one: each row is the host's own word, and then a member; without members there is
+    one row with nothing but NULL behind the word."""
+    return f"SELECT * FROM ({dialect.role_query}) AS own LEFT JOIN ({dialect.topology_query}) AS member ON TRUE"
+
+
+def split(rows: Sequence[Row]) -> tuple[Row, list[Row]]:
+    """Return the row of `role_query` and the rows of `topology_query` that the rows of both together hold."""
+    return rows[0][:-_MEMBER_COLUMNS], [row[-_MEMBER_COLUMNS:] for row in rows]
 
 
 def _is_on(switch: Any) -> bool:
@@ -69,11 +84,11 @@ class AuroraMySqlDialect(MySqlDialect):
 SELECT @@innodb_read_only, @@aurora_server_id,
        (SELECT UNIX_TIMESTAMP(s.LAST_UPDATE_TIMESTAMP)
           FROM information_schema.replica_host_status s
-         WHERE s.SESSION_ID = 'MASTER_SESSION_ID' AND s.SERVER_ID = @@aurora_server_id LIMIT 1)"""
+         WHERE s.SESSION_ID = 'MASTER_SESSION_ID' AND s.SERVER_ID = @@aurora_server_id LIMIT 1) AS claimed_at"""
     # Rows five minutes older than the newest belong to deleted instances, unless they claim to be the writer. They are not compared
     # with the time of day, which a session may have in another time zone.
     topology_query: ClassVar[str | None] = """\
-SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID', s.CPU, s.REPLICA_LAG_IN_MILLISECONDS
+SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID' AS is_writer, s.CPU, s.REPLICA_LAG_IN_MILLISECONDS
   FROM information_schema.replica_host_status s
  WHERE s.SESSION_ID = 'MASTER_SESSION_ID' OR s.LAST_UPDATE_TIMESTAMP IS NULL
     OR s.LAST_UPDATE_TIMESTAMP >= (SELECT MAX(newest.LAST_UPDATE_TIMESTAMP)

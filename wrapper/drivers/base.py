@@ -185,7 +185,7 @@ class DriverDialect(Protocol):
         ...
 
     def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
-        """Take down what is set on a connection, as far as the driver knows it; no network traffic. What is returned works it out."""
+        """Take down what is set on a connection, as far as the driver knows it, for later; no network traffic."""
         ...
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
@@ -198,6 +198,11 @@ class DriverDialect(Protocol):
 
     def rollback(self, connection: Any) -> None:
         """Roll back the open transaction."""
+        ...
+
+    def settle(self, connection: Any) -> None:
+        """End what an application left unfinished, before somebody else gets the connection: a transaction, rows on their way.
+        Raises whatever the driver raises when that cannot be."""
         ...
 
     def close(self, connection: Any) -> None:

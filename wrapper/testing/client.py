@@ -128,6 +128,13 @@ class LabClient:
     def hosts_file(self) -> str:
         return str(self.facts["hosts_file"])
 
+    @property
+    def certificate_authority(self) -> str:
+        """The file by which clients verify the servers' certificate. Raises `LabError` without `tls`."""
+        if self.facts["authority"] is None:
+            raise LabError("the lab has no certificates: start it with tls=True")
+        return str(self.facts["authority"])
+
     def environment(self) -> dict[str, str]:
         """What the environment of processes that use the lab's names must have."""
         return {HOSTS_FILE_VARIABLE: self.hosts_file}
@@ -247,6 +254,10 @@ class LabClient:
     def set_load(self, instance: str, *, cpu: float = 5.0, lag_ms: float = 10.0) -> None:
         """Have the cluster's table list an instance with this load: percent of CPU, milliseconds behind the writer."""
         self.request("set_load", name=instance, cpu=cpu, lag_ms=lag_ms)
+
+    def expire_certificate(self, on: bool = True) -> None:
+        """Have the servers show new sessions a certificate that has expired (with `tls`); sessions that exist stay."""
+        self.request("expire_certificate", on=on)
 
     def status(self) -> dict[str, Any]:
         """Return the state of every instance."""

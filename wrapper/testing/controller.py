@@ -140,6 +140,7 @@ class Controller:
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,
             "set_load": cluster.set_load,
+            "expire_certificate": cluster.expire_certificate,
             "failover": self._fail_over,
             "promote_later": self._promote_later,
             "promotions": lambda: self._promotions,

@@ -22,6 +22,11 @@ CASES = [
         'show global variables like "INNODB_READ_ONLY" ;',
         "SELECT 'innodb_read_only' AS Variable_name, IF(@@read_only, 'ON', 'OFF') AS Value",
     ),
+    (
+        "SHOW VARIABLES WHERE Variable_name IN ('aurora_version', 'version')",
+        "SELECT 'aurora_version' AS Variable_name, '3.08.0' AS Value"
+        " UNION ALL SELECT 'version' AS Variable_name, @@version AS Value",
+    ),
     ("SELECT a FROM information_schema.replica_host_status r", "SELECT a FROM mysql.replica_host_status r"),
     ("SELECT a FROM `INFORMATION_SCHEMA` . `Replica_Host_Status`", "SELECT a FROM mysql.replica_host_status"),
     ("SELECT '@@aurora_version', @@aurora_version", "SELECT '@@aurora_version', '3.08.0'"),
@@ -87,6 +92,7 @@ def test_a_greeting_offers_neither_compression_nor_attributes() -> None:
         capabilities = low.to_bytes(2, "little") + b"\x2d\2\0" + high.to_bytes(2, "little")
         return packet(version + connection + nonce + capabilities + rest)
 
-    assert plain_greeting(greeting(0xFFFF, 0xFFFF)) == greeting(0xFFDF, 0xF3FF)
+    assert plain_greeting(greeting(0xFFFF, 0xFFFF)) == greeting(0xF7DF, 0xF3FF)
+    assert plain_greeting(greeting(0, 0), tls=True) == greeting(0x0800, 0)
     error = packet(b"\xff\x10\x04Too many connections")
     assert plain_greeting(error) == error

@@ -32,6 +32,13 @@ class PostgresEngine(Engine):
         settings = {"cluster_name": identity}
         if self.options.is_aurora:
             settings |= {"rds.extensions": EXTENSIONS, "aurora_lab.instance_id": identity}
+        if self.certificates is not None:
+            self._account.own(self.certificates.key)
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": str(self.certificates.certificate),
+                "ssl_key_file": str(self.certificates.key),
+            }
         folder = self.directory / identity
         return PostgresServer(self._binaries, self._account, folder, identity, address, port, self.superuser_password, settings)
 
