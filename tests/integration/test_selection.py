@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import client, eventually
+from tests.integration.test_failover import instance_of
 from tests.integration.test_fork import PRELUDE
 from wrapper.hosts import HostRole
 from wrapper.testing import LocalAurora
@@ -82,7 +83,7 @@ def test_threads_that_connect_at_once_spread_over_the_readers(
     def open_one(_: int) -> Any:
         return connect(host=aurora.reader_endpoint, **settings)
 
-    open_one(0).close()  # the endpoint's cluster is known from here on
+    connect().close()  # the cluster is known from here on, under its other endpoint too
     with ThreadPoolExecutor(4) as pool:
         connections = list(pool.map(open_one, range(24)))
     counts = Counter(connection.plugin_service.current_host_info.host_id for connection in connections)
@@ -90,7 +91,7 @@ def test_threads_that_connect_at_once_spread_over_the_readers(
     assert max(counts.values()) - min(counts.values()) <= uneven
 
 
-def test_readers_are_chosen_by_load(watched: Connect, aurora: LocalAurora) -> None:
+def test_readers_are_chosen_by_load(watched: Connect, connect: Connect, aurora: LocalAurora) -> None:
     first, second = (reader.id for reader in aurora.readers)
     aurora.set_load(first, cpu=90, lag_ms=1)
     aurora.set_load(second, cpu=10, lag_ms=500)
@@ -99,5 +100,8 @@ def test_readers_are_chosen_by_load(watched: Connect, aurora: LocalAurora) -> No
     assert chosen(connection, "lowest_load_by_lag") == chosen(connection, "lowest_load") == first
     assert chosen(connection, "highest_load_by_cpu") == first
     assert chosen(connection, "highest_load") == second
+    # The first connect by the reader endpoint, whose name leads to the first of them.
+    strategy = {"initial_connection_host_selector_strategy": "lowestLoadByCpu"}
+    assert instance_of(connect(host=aurora.reader_endpoint, **strategy)) == second
     aurora.set_load(first, cpu=5, lag_ms=1)
     eventually(lambda: chosen(connection, "lowest_load_by_cpu") == first, "the new load to be published")

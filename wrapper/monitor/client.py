@@ -89,15 +89,18 @@ class MonitorClient:
     def views(self, watch: Watch) -> list[ClusterState]:
         """Return what is known of the cluster a watch leads to: by the monitor, and by sessions of this process.
 
-        An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance.
+        An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance, a reader endpoint to that
+        of the writer endpoint, and the reverse.
         """
-        published = self.state.by_watch(watch.key) or self.state.by_host(watch.host_key)
+        state = self.state
+        published = state.by_watch(watch.key) or state.by_host(watch.host_key) or state.by_watch(watch.sibling_key)
         return [view for view in (published, self.own_view(watch)) if view is not None]
 
     def own_view(self, watch: Watch) -> ClusterState | None:
         """Return what sessions of this process know of the cluster a watch leads to."""
         instance = watch.host_key
-        return self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
+        listing = (view for view in self.local.values() if instance in view.health)
+        return self.local.get(watch.key) or next(listing, None) or self.local.get(watch.sibling_key)
 
     def cluster(self, watch: Watch) -> ClusterState | None:
         """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
