@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from wrapper.monitor.messages import Client, Offer, Settings, WatchRequest
+from wrapper.monitor.regions import either
 
 MAX_WATCHES_PER_CLIENT = 64
 MAX_CLIENTS = 20_000
@@ -150,6 +151,7 @@ def effective(settings: Iterable[Settings]) -> Settings | None:
         high_refresh=min(one.high_refresh for one in found),
         instance_template=templates[0] if templates else "?",
         connect_timeout=min(one.connect_timeout for one in found),
+        accessible_regions=either(*(one.accessible_regions for one in found)),
     )
 
 

@@ -14,6 +14,7 @@ from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.direct import search, with_members, with_proof
 from wrapper.monitor.messages import Offer
+from wrapper.monitor.regions import split
 from wrapper.monitor.state import ClusterState, TopologyHost
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
 from wrapper.settings import Settings
@@ -110,9 +111,15 @@ class Discovery:
         assert watch is not None
         dialect = self.database_dialect = self.database_dialect or self._driver.detect(connection, self._timeout)
         answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
-        if not members:
+        members, elsewhere = split(members, self._cluster.accessible_regions)
+        if not members and not elsewhere:
             members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)
-        elif self._cluster.template.pattern == "?" and not self._cluster.endpoint_kind.is_rds:
+        elif unnamed := sorted({member.region for member in elsewhere if not member.host}):
+            logger.warning(
+                "nothing says how the instances in %s are called: they are left alone; set global_cluster_instance_host_patterns",
+                ", ".join(unnamed),
+            )
+        elif not self._cluster.template.says_something and not self._cluster.endpoint_kind.is_rds:
             logger.warning(
                 "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
                 "failover can only try the bare names %s",
@@ -120,11 +127,16 @@ class Discovery:
                 ", ".join(member.id for member in members),
             )
         logger.debug("%s leads to a %s database: %s", watch.host, dialect.code, ", ".join(member.key for member in members))
-        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic()), answer)
+        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic(), elsewhere), answer)
 
     def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:
         """Keep what a host said of itself, under the name that the cluster has for it."""
         physical.role = answer
+        if any(answer.id and host.id == answer.id for host in cluster.topology.elsewhere):
+            # The endpoint's name led to a region that is not ours to reach: nobody is to follow.
+            physical.host_info = physical.host_info.with_role(answer.role)
+            self._cluster.learn(cluster)
+            return
         named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
         if named is None and len(cluster.topology.hosts) == 1:
             named = cluster.topology.hosts[0]
@@ -169,8 +181,9 @@ class Discovery:
         if watch is None or local is None:
             return self._cluster.hosts
         answer, members = self._driver.read_topology(connection, self.dialect, self._cluster.template, watch.port, self._timeout)
+        members, elsewhere = split(members, self._cluster.accessible_regions)
         if members:
-            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic())
+            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic(), elsewhere)
         physical = self._connections.get(connection)
         if physical is not None:
             self._prove(physical, local, answer)
@@ -189,7 +202,7 @@ class Discovery:
             dialect = self.database_dialect or next(DIALECTS[view.dialect] for view in self._cluster.views)
             return _Probe(self._driver, open_connection(info), dialect, self._timeout)
 
-        search(self._cluster.client, self._cluster.watch, open_probe)
+        search(self._cluster.client, self._cluster.watch, self._cluster.views, open_probe)
 
 
 class _Probe:

@@ -36,10 +36,10 @@ def test_topology(case: Case) -> None:
     assert DIALECTS["aurora-mysql"].topology_hosts(case["rows"], TEMPLATE, 3306) == expected
 
 
-def test_only_aurora_lists_its_cluster() -> None:
+def test_only_an_aurora_lists_its_cluster() -> None:
     mysql = {code: dialect for code, dialect in DIALECTS.items() if dialect.engine == "mysql"}
-    assert set(mysql) == {"mysql", "mariadb", "rds-mysql", "aurora-mysql"}
-    assert [code for code, dialect in mysql.items() if dialect.is_topology_aware] == ["aurora-mysql"]
+    assert set(mysql) == {"mysql", "mariadb", "rds-mysql", "aurora-mysql", "global-aurora-mysql"}
+    assert [code for code, dialect in mysql.items() if dialect.is_topology_aware] == ["aurora-mysql", "global-aurora-mysql"]
 
 
 def test_a_template_may_have_a_port_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wrapper.dialects.base import DatabaseDialect, RoleAnswer
+from wrapper.dialects.global_database import GlobalAuroraMySqlDialect, GlobalAuroraPostgresDialect
 from wrapper.dialects.mysql import AuroraMySqlDialect, MariaDbDialect, MySqlDialect, RdsMySqlDialect
 from wrapper.dialects.postgresql import AuroraPostgresDialect, PostgresDialect, RdsPostgresDialect
 
@@ -12,10 +13,12 @@ DIALECTS: dict[str, DatabaseDialect] = {
         PostgresDialect(),
         RdsPostgresDialect(),
         AuroraPostgresDialect(),
+        GlobalAuroraPostgresDialect(),
         MySqlDialect(),
         MariaDbDialect(),
         RdsMySqlDialect(),
         AuroraMySqlDialect(),
+        GlobalAuroraMySqlDialect(),
     )
 }
 

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row, listed, own_word
+from wrapper.dialects.base import DatabaseDialect, Detection, InstanceTemplate, RoleAnswer, Row, listed, own_word
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 
 # A row means Aurora: asking for the variable itself is an error everywhere else. Only without one the second query is needed.
 AURORA_QUERY = "SHOW VARIABLES LIKE 'aurora_version'"
 FLAVOUR_QUERY = "SELECT @@version, @@version_comment, @@report_host"
+# Both tables or none; what a Global Database has is more than one region.
+GLOBAL_QUERY = """\
+SELECT COUNT(*) FROM information_schema.tables t
+ WHERE UPPER(t.TABLE_SCHEMA) = 'INFORMATION_SCHEMA'
+   AND UPPER(t.TABLE_NAME) IN ('AURORA_GLOBAL_DB_STATUS', 'AURORA_GLOBAL_DB_INSTANCE_STATUS')"""
+REGIONS_QUERY = "SELECT COUNT(*) FROM information_schema.aurora_global_db_status"
 
 # How servers write a switch that is off; one that is on has several values in newer versions of MariaDB.
 _OFF = frozenset({"0", "OFF", "FALSE"})
@@ -33,7 +39,20 @@ def detect(aurora: Sequence[Row], flavour: Row = ("", "", "")) -> str:
     return MySqlDialect.code
 
 
-def _is_on(switch: Any) -> bool:
+def detection() -> Detection:
+    """Ask a server which flavour it is."""
+    if not (yield AURORA_QUERY):
+        (flavour,) = yield FLAVOUR_QUERY
+        return detect((), flavour)
+    for query in (GLOBAL_QUERY, REGIONS_QUERY):
+        ((count,),) = yield query
+        if int(count) < 2:
+            return AuroraMySqlDialect.code
+    return f"global-{AuroraMySqlDialect.code}"
+
+
+def is_on(switch: Any) -> bool:
+    """Whether a value of a server's stands for true."""
     return str(switch).upper() not in _OFF
 
 
@@ -46,7 +65,7 @@ class MySqlDialect(DatabaseDialect):
     role_query: ClassVar[str] = "SELECT @@global.read_only, @@global.innodb_read_only"
 
     def role_answer(self, row: Row) -> RoleAnswer:
-        return RoleAnswer(HostRole.READER if any(map(_is_on, row)) else HostRole.WRITER)
+        return RoleAnswer(HostRole.READER if any(map(is_on, row)) else HostRole.WRITER)
 
 
 class MariaDbDialect(MySqlDialect):
@@ -83,7 +102,7 @@ SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID', s.CPU, s.REPLICA_LAG_IN_
 
     def role_answer(self, row: Row) -> RoleAnswer:
         is_read_only, instance, rank = row
-        return own_word(_is_on(is_read_only), instance, rank)
+        return own_word(is_on(is_read_only), instance, rank)
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
-        return listed(((name, _is_on(is_writer), cpu, lag) for name, is_writer, cpu, lag in rows), template, port)
+        return listed(((name, is_on(is_writer), cpu, lag) for name, is_writer, cpu, lag in rows), template, port)

@@ -9,13 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row, listed, own_word
+from wrapper.dialects.base import DatabaseDialect, Detection, InstanceTemplate, RoleAnswer, Row, listed, own_word
 from wrapper.monitor.state import TopologyHost
 
-# One round trip tells every PostgreSQL flavour apart: the extensions RDS lists, and whether Aurora's status function exists.
+# One round trip tells nearly every PostgreSQL flavour apart: the extensions RDS lists, whether Aurora's status function exists, and
+# whether those of a Global Database may be called.
 DETECT_QUERY = """\
 SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'rds.extensions'),
-       pg_catalog.to_regproc('pg_catalog.aurora_replica_status') IS NOT NULL"""
+       pg_catalog.to_regproc('pg_catalog.aurora_replica_status') IS NOT NULL,
+       pg_catalog.has_function_privilege(pg_catalog.to_regproc('pg_catalog.aurora_global_db_status')::pg_catalog.oid, 'EXECUTE')
+           AND pg_catalog.has_function_privilege(
+               pg_catalog.to_regproc('pg_catalog.aurora_global_db_instance_status')::pg_catalog.oid, 'EXECUTE')"""
+# Every newer Aurora has these functions; what a Global Database has is more than one region.
+REGIONS_QUERY = "SELECT pg_catalog.count(1) FROM pg_catalog.aurora_global_db_status()"
 
 
 def detect(row: Row) -> str:
@@ -26,6 +32,17 @@ def detect(row: Row) -> str:
     if "rds_tools" in extensions:
         return RdsPostgresDialect.code
     return PostgresDialect.code
+
+
+def detection() -> Detection:
+    """Ask a server which flavour it is."""
+    (row,) = yield DETECT_QUERY
+    code = detect(row)
+    if code == AuroraPostgresDialect.code and row[-1]:
+        ((regions,),) = yield REGIONS_QUERY
+        if regions > 1:
+            return f"global-{code}"
+    return code
 
 
 class PostgresDialect(DatabaseDialect):
