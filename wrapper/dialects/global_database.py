@@ -38,7 +38,7 @@ class GlobalAuroraMySqlDialect(AuroraMySqlDialect):
 
     code: ClassVar[str] = "global-aurora-mysql"
     topology_query: ClassVar[str | None] = """\
-SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID', s.VISIBILITY_LAG_IN_MSEC, s.AWS_REGION
+SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID' AS is_writer, s.VISIBILITY_LAG_IN_MSEC, s.AWS_REGION
   FROM information_schema.aurora_global_db_instance_status s"""
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class LocalAurora(LabClient):
     for `failover` and `promote_later`. `drop_sessions`: end the sessions of a promoted instance, as Aurora's restart does.
     `synchronous`: acknowledge commits only when a reader has them, so that no failover loses one. `dns_delay`: seconds until the
     writer endpoint's name follows. `address_names`: call the instances by the last number of their address, so that drivers which
-    know nothing of the lab's names reach them.
+    know nothing of the lab's names reach them. `regions`: for a Global Database, see `LocalGlobalDatabase`.
 
     Raises `LabError` when it cannot start.
     """
@@ -52,6 +53,7 @@ class LocalAurora(LabClient):
         max_connections: int = 200,
         address_names: bool = False,
         suffix: str = "local-1.rds.test",
+        regions: Sequence[str] = (),
         directory: str | Path | None = None,
     ) -> None:
         sweep()
@@ -76,6 +78,7 @@ class LocalAurora(LabClient):
             max_connections,
             address_names,
             suffix,
+            tuple(regions),
         )
         self._process: subprocess.Popen[str] | None = None
         self._owner = os.getpid()

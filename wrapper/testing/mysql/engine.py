@@ -27,7 +27,8 @@ CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci;
 CREATE USER {USER}@'%' IDENTIFIED BY '{{password}}';
 GRANT ALL PRIVILEGES ON {DATABASE}.* TO {USER}@'%';
 """
-_AURORA = f"GRANT SELECT ON mysql.replica_host_status TO {USER}@'%';\n"
+_VIEWS = ("replica_host_status", "aurora_global_db_status", "aurora_global_db_instance_status", "aurora_lab_tables")
+_AURORA = "".join(f"GRANT SELECT ON mysql.{view} TO {USER}@'%';\n" for view in _VIEWS)
 
 
 class MySqlEngine(Engine):

@@ -10,7 +10,12 @@ import re
 
 AURORA_VERSION = b"3.08.0"
 _LITERAL = b"'" + AURORA_VERSION + b"'"
-_TABLE = b"mysql.replica_host_status"
+_TABLES = {
+    b"replica_host_status": b"mysql.replica_host_status",
+    b"aurora_global_db_status": b"mysql.aurora_global_db_status",
+    b"aurora_global_db_instance_status": b"mysql.aurora_global_db_instance_status",
+    b"tables": b"mysql.aurora_lab_tables",  # in a statement that names one of Aurora's; any other never gets here
+}
 _VARIABLES = {b"aurora_server_id": b"@@report_host", b"aurora_version": _LITERAL, b"innodb_read_only": b"@@read_only"}
 
 # Looked for first: hardly any statement has one.
@@ -18,7 +23,8 @@ _HINTS = (b"aurora_", b"replica_host_status", b"innodb_read_only")
 _NAME = re.compile(
     rb"""
       '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | --\s[^\n]* | \#[^\n]* | /\*.*?\*/    # what is only text stays
-    | (?P<table> `?\binformation_schema`? \s*\.\s* `?replica_host_status\b`? )
+    | `?\binformation_schema`? \s*\.\s* `?
+          (?P<table> replica_host_status | aurora_global_db_status | aurora_global_db_instance_status | tables )\b`?
     | @@ (?:(?:global|session|local)\.)? (?P<variable> aurora_server_id | aurora_version | innodb_read_only )\b
     | (?P<function> \baurora_version\s*\(\s*\) )
     """,
@@ -57,7 +63,7 @@ def rewrite(sql: bytes) -> bytes:
 
     def replacement(match: re.Match[bytes]) -> bytes:
         if match["table"]:
-            return _TABLE
+            return _TABLES[match["table"].lower()]
         if match["function"]:
             return _LITERAL
         if match["variable"]:
