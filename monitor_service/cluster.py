@@ -144,15 +144,17 @@ class Cluster:
         return 0.0 if health is None or health.failing_since is None else monotonic() - health.failing_since
 
     def membership_source(self) -> TopologyHost | None:
-        """Where to read the membership: the writer when it answers, else a host that answers and claims nothing unproved."""
+        """Where to read the membership: the writer, or who was it last, when it answers; else a host that answers and claims
+        nothing unproved."""
+        writer = self.view.writer.writer or self.view.writer.holder
         answering = [
             host
             for host in self.view.hosts
             if (health := self.view.health[host.key]).accepting
             and not health.is_failing
-            and (health.role != topology.WRITER or host.key == self.view.writer.writer)
+            and (health.role != topology.WRITER or host.key == writer)
         ]
-        return min(answering, key=lambda host: (host.key != self.view.writer.writer, host.key), default=None)
+        return min(answering, key=lambda host: (host.key != writer, host.key), default=None)
 
     def latest(self) -> list[HostHealth]:
         """The evidence about every host, before any of it was put down to ourselves."""

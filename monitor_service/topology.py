@@ -109,8 +109,8 @@ def on_table(
     """Return the view after the membership was read on a session of `read_from`."""
     if not hosts:
         return view, []
-    if view.writer.conflict:
-        # Each of those who claim to be the writer may have a table of its own: none takes the other's side away.
+    if view.writer.conflict and read_from != view.writer.holder:
+        # Each side may have a table of its own. Only that of the last one who was the writer beyond doubt takes members away.
         hosts += tuple(host for host in view.hosts if host.key not in {listed.key for listed in hosts})
     notes = []
     known = set(view.health)
@@ -165,8 +165,11 @@ def _has_proved_since(view: View, health: HostHealth, at: float) -> bool:
 
 
 def _consider(view: View) -> tuple[View, list[Note]]:
+    regions = {host.key: host.region for host in view.hosts}
     claims = [
-        Claim(health.key, health.rank, live=not health.is_failing) for health in view.health.values() if health.role == WRITER
+        Claim(health.key, health.rank, live=not health.is_failing, region=regions[health.key])
+        for health in view.health.values()
+        if health.role == WRITER
     ]
     readers = [health.key for health in view.health.values() if health.role == READER]
     before = view.writer

@@ -47,7 +47,7 @@ def test_evidence_is_about_connections_that_are_older_than_the_failing_run() -> 
 def test_writer(case: dict[str, Any]) -> None:
     state = WriterState()
     for step in case["steps"]:
-        claims = [Claim(claim[0], float(claim[1]), live=len(claim) == 2) for claim in step["claims"]]
+        claims = [Claim(key, float(rank), live=not dead, region=key.rpartition("/")[0]) for key, rank, *dead in step["claims"]]
         state = consider(state, claims, step.get("readers", ()))
         assert (state.writer, state.term) == (step["writer"], step["term"]), step
         assert list(state.conflict) == step.get("conflict", []), step

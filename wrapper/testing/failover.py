@@ -102,6 +102,10 @@ def reset(cluster: Cluster) -> None:
     writer = cluster.writer.server
     if not writer.is_running:
         _start(cluster, cluster.writer)
+    for reader in cluster.readers():
+        # A promotion that was undone before it was over has left them with the writer that was.
+        if reader.is_usable and not reader.server.was_writer and reader.server.source is not writer:
+            reader.server.follow(writer)
     following = writer.followers([reader.server for reader in cluster.readers() if reader.is_usable])
     for reader in cluster.readers():
         if reader.is_stale or not reader.server.is_running:

@@ -22,6 +22,9 @@ class LocalGlobalDatabase(LocalAurora):
     def __init__(self, instances: int = 2, *, regions: Sequence[str] = REGIONS, **options: Any) -> None:
         super().__init__(instances * len(regions), regions=regions, **options)
 
+    def __enter__(self) -> LocalGlobalDatabase:
+        return self
+
     @property
     def regions(self) -> tuple[str, ...]:
         return tuple(self.facts["regions"])
