@@ -106,7 +106,8 @@ SETTINGS = (
         "gdb_accessible_regions",
         tuple,
         (),
-        "The regions whose hosts may be probed and connected to. Default: all. The monitor probes what any of its clients may reach.",
+        "The regions whose hosts may be probed and connected to. Default: all. The monitor probes what any of its clients may "
+        "reach.",
         plugin="global",
         form=REGION,
     ),
