@@ -14,7 +14,7 @@ from monitor_service.client import MonitorConnection, this_client
 from monitor_service.loop_guard import LoopGuard, guarded_loop
 from monitor_service.report import event_line
 from monitor_service.sessions import ProbeError
-from wrapper.dialects import DIALECTS, DatabaseDialect
+from wrapper.dialects import DIALECTS, DatabaseDialect, settled
 from wrapper.dialects import mysql as mysql_dialects
 from wrapper.dialects import postgresql as postgresql_dialects
 from wrapper.dialects.base import InstanceTemplate
@@ -112,9 +112,11 @@ def _ask_postgresql(dsn: str) -> _Endpoint:
         with psycopg.connect("", **{"connect_timeout": int(PATIENCE), **given}, autocommit=True) as connection:
             port = connection.info.port
             row = connection.execute(postgresql_dialects.DETECT_QUERY).fetchone()
-            dialect = DIALECTS[postgresql_dialects.detect(row or (None, False))]
+            assert row is not None
+            dialect = DIALECTS[postgresql_dialects.detect(row)]
             query = dialect.topology_query
             rows = connection.execute(query.encode()).fetchall() if query is not None else []
+            dialect = settled(dialect, bool(rows))
     except psycopg.Error as error:
         raise CannotAskError(str(error).strip()) from None
     login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
@@ -143,10 +145,9 @@ async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
     found = await asyncio.get_running_loop().getaddrinfo(static_address(host) or host, port, type=socket.SOCK_STREAM)
     session = await Door(host, str(found[0][4][0]), port, guard).log_in(login, PATIENCE)
     try:
-        aurora = await session.ask(mysql_dialects.AURORA_QUERY, PATIENCE)
-        flavour = await session.ask(mysql_dialects.FLAVOUR_QUERY, PATIENCE)
-        dialect = DIALECTS[mysql_dialects.detect(aurora, flavour[0])]
+        dialect = DIALECTS[mysql_dialects.detect(await session.ask(mysql_dialects.DETECT_QUERY, PATIENCE))]
         rows = await session.ask(dialect.topology_query, PATIENCE) if dialect.topology_query is not None else []
+        dialect = settled(dialect, bool(rows))
     finally:
         session.close()
     return _Endpoint(host, port, dialect, "mysql-connector-python", login, rows)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wrapper.cluster import KnownCluster
-from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
+from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer, settled
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
@@ -110,9 +110,10 @@ class Discovery:
         assert watch is not None
         dialect = self.database_dialect = self.database_dialect or self._driver.detect(connection, self._timeout)
         answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
+        dialect = self.database_dialect = settled(dialect, bool(members))
         if not members:
             members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)
-        elif self._cluster.template.pattern == "?" and not self._cluster.endpoint_kind.is_rds:
+        elif any(member.host == member.id for member in members) and not self._cluster.endpoint_kind.is_rds:
             logger.warning(
                 "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
                 "failover can only try the bare names %s",

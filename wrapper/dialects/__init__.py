@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wrapper.dialects.base import DatabaseDialect, RoleAnswer
-from wrapper.dialects.mysql import AuroraMySqlDialect, MariaDbDialect, MySqlDialect, RdsMySqlDialect
-from wrapper.dialects.postgresql import AuroraPostgresDialect, PostgresDialect, RdsPostgresDialect
+from wrapper.dialects.mysql import AuroraMySqlDialect, MariaDbDialect, MultiAzMySqlDialect, MySqlDialect, RdsMySqlDialect
+from wrapper.dialects.postgresql import AuroraPostgresDialect, MultiAzPostgresDialect, PostgresDialect, RdsPostgresDialect
 
 DIALECTS: dict[str, DatabaseDialect] = {
     dialect.code: dialect
@@ -12,11 +12,19 @@ DIALECTS: dict[str, DatabaseDialect] = {
         PostgresDialect(),
         RdsPostgresDialect(),
         AuroraPostgresDialect(),
+        MultiAzPostgresDialect(),
         MySqlDialect(),
         MariaDbDialect(),
         RdsMySqlDialect(),
         AuroraMySqlDialect(),
+        MultiAzMySqlDialect(),
     )
 }
 
-__all__ = ["DIALECTS", "DatabaseDialect", "RoleAnswer"]
+
+def settled(dialect: DatabaseDialect, has_members: bool) -> DatabaseDialect:
+    """Return the flavour of a host that was recognised as `dialect`, once it was asked for the members of its cluster."""
+    return dialect if has_members or dialect.without_members is None else DIALECTS[dialect.without_members]
+
+
+__all__ = ["DIALECTS", "DatabaseDialect", "RoleAnswer", "settled"]

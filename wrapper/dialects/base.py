@@ -10,8 +10,13 @@ from typing import Any, ClassVar
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
+from wrapper.urls import EndpointKind, parse_endpoint
+from wrapper.version import __version__
 
 Row = Sequence[Any]
+# What databases list as the client that asked for their topology.
+CLIENT = f"aws_shared_monitor_wrapper-{__version__}"
+_NO_INSTANCES = {EndpointKind.PROXY: "an RDS Proxy", EndpointKind.CUSTOM_CLUSTER: "a custom endpoint"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +37,22 @@ class InstanceTemplate:
 
     @classmethod
     def parse(cls, text: str) -> InstanceTemplate:
-        """Read `pattern[:port]`. Raises `AwsWrapperError` when there is no `?` or the port is not a number."""
+        """Read `pattern[:port]`. Raises `AwsWrapperError` when it has no `?`, for ports that are none and names that no instance
+        has."""
         pattern, colon, port = text.strip().partition(":")
         if "?" not in pattern:
             raise AwsWrapperError(
                 f"cluster_instance_host_pattern={text!r} has no '?'; write the endpoint of any instance with '?' in place of the "
                 "instance's name, for example '?.xyz.us-east-2.rds.amazonaws.com'"
             )
-        if colon and not port.isdigit():
-            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}, which is not a number")
+        if colon and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}; expected 1 to 65535")
+        other = _NO_INSTANCES.get(parse_endpoint(pattern.replace("?", "x")).kind)
+        if other is not None:
+            raise AwsWrapperError(
+                f"cluster_instance_host_pattern={text!r} is the name of {other}; expected the endpoint of an instance with '?' in "
+                "place of the instance's name"
+            )
         return cls(pattern, int(port) if colon else None)
 
     def __str__(self) -> str:
@@ -63,6 +75,8 @@ class DatabaseDialect:
     topology_query: ClassVar[str | None] = None
     # What a monitoring user must be granted, named when the server refuses a query above.
     grants: ClassVar[str] = ""
+    # The flavour of a host that has what this one is recognised by, and lists no members all the same.
+    without_members: ClassVar[str | None] = None
 
     @property
     def is_topology_aware(self) -> bool:
@@ -86,6 +100,15 @@ def own_word(is_reader: bool, instance: str | None, rank: Any) -> RoleAnswer:
         # Promoted, but the cluster's own table does not list it as the writer yet: it claims nothing.
         return RoleAnswer(HostRole.UNKNOWN, id=instance or "")
     return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
+
+
+def endpoint_host(
+    identity: Any, endpoint: str, port: Any, role: HostRole, template: InstanceTemplate, own_port: int
+) -> TopologyHost:
+    """Return the member that a table lists by its whole endpoint, of which a template that says something replaces all but the
+    instance's name."""
+    host = endpoint if template.pattern == "?" else template.endpoint(endpoint.partition(".")[0])
+    return TopologyHost(host=host, port=template.port or int(port or own_port), id=str(identity), role=role.value)
 
 
 def listed(rows: Iterable[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:

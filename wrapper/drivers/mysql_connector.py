@@ -21,7 +21,7 @@ from mysql.connector.constants import DEFAULT_CONFIGURATION
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.mysql import AURORA_QUERY, FLAVOUR_QUERY, detect
+from wrapper.dialects.mysql import DETECT_QUERY, MySqlDialect, detect
 from wrapper.drivers import mysql_errors, mysql_guard, mysql_parameters, mysql_query, mysql_socket
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -286,11 +286,7 @@ class MySqlConnectorDialect:
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        aurora = mysql_query.run(connection, AURORA_QUERY, timeout)
-        if aurora:
-            return DIALECTS[detect(aurora)]
-        ((version, comment, report_host),) = mysql_query.run(connection, FLAVOUR_QUERY, timeout)
-        return DIALECTS[detect((), (version, comment, report_host))]
+        return DIALECTS[detect(mysql_query.run(connection, DETECT_QUERY, timeout))]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
         (row,) = mysql_query.run(connection, dialect.role_query, timeout)
@@ -299,10 +295,11 @@ class MySqlConnectorDialect:
     def read_topology(
         self, connection: Any, dialect: DatabaseDialect, template: InstanceTemplate, port: int, timeout: float
     ) -> tuple[RoleAnswer, tuple[TopologyHost, ...]]:
-        answer = self.ask_role(connection, dialect, timeout)
         if dialect.topology_query is None:
-            return answer, ()
-        return answer, dialect.topology_hosts(mysql_query.run(connection, dialect.topology_query, timeout), template, port)
+            return self.ask_role(connection, dialect, timeout), ()
+        assert isinstance(dialect, MySqlDialect)
+        role, members = dialect.split(mysql_query.run(connection, dialect.joined_query, timeout))
+        return dialect.role_answer(role), dialect.topology_hosts(members, template, port)
 
     def login_values(self, connection: Any) -> dict[str, Any]:
         values: dict[str, Any] = {
