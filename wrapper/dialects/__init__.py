@@ -27,4 +27,10 @@ def settled(dialect: DatabaseDialect, has_members: bool) -> DatabaseDialect:
     return dialect if has_members or dialect.without_members is None else DIALECTS[dialect.without_members]
 
 
-__all__ = ["DIALECTS", "DatabaseDialect", "RoleAnswer", "settled"]
+def what_it_may_lack(dialect: DatabaseDialect | None) -> str:
+    """Return, for a log line, which right of the user's may be all that keeps a host from being recognised as what it is."""
+    better = [other for other in DIALECTS.values() if dialect is not None and other.without_members == dialect.code]
+    return "".join(f"; if it is one of {other.code!r}, grant {other.grants}" for other in better)
+
+
+__all__ = ["DIALECTS", "DatabaseDialect", "RoleAnswer", "settled", "what_it_may_lack"]

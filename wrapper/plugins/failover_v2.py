@@ -33,6 +33,7 @@ from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
 from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
+from wrapper.plugins.obstacle import has_obstacle, is_in_vain
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind
 
@@ -72,8 +73,8 @@ class FailoverV2Plugin(Plugin):
         else:
             self.mode = FailoverMode.STRICT_WRITER
         self._leaves_demoted = leaves_demoted and self.mode is FailoverMode.STRICT_WRITER
-        # A proxy chooses the host itself, and there is nowhere to go from an endpoint that is not one TCP host.
-        self._enabled = enabled and service.watch is not None and kind is not EndpointKind.PROXY
+        # There is nowhere to go from an endpoint that is not one TCP host.
+        self._enabled = enabled and service.watch is not None
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -98,6 +99,8 @@ class FailoverV2Plugin(Plugin):
             return connect_func()
         except Exception as error:
             if not self._settings["enable_connect_failover"] or self._driver.classify(error) is not ErrorKind.NETWORK:
+                raise
+            if has_obstacle(self._service, error):
                 raise
             if not any(view.topology.hosts for view in self._service.views):
                 raise  # nothing else is known
@@ -124,7 +127,7 @@ class FailoverV2Plugin(Plugin):
         if physical is None or physical.handle is None or not self._enabled:
             return
         cause = self._cause_to_leave(connection, physical)
-        if cause is None:
+        if cause is None or is_in_vain(self._service):
             return
         in_transaction = self._driver.is_in_transaction(connection)
         if in_transaction and cause == "superseded":
@@ -164,9 +167,13 @@ class FailoverV2Plugin(Plugin):
         # What the application's own handler says is not second-guessed.
         is_certain = self._driver.is_overruled(error)
         if kind is ErrorKind.READ_ONLY and self._leaves_demoted:
-            if is_certain or self._is_demoted(connection, physical):
+            if (is_certain or self._is_demoted(connection, physical)) and not has_obstacle(self._service, error):
                 self._fail_over("read_only", in_transaction, outcome, error)
-        elif kind is ErrorKind.NETWORK and (is_certain or self._is_lost(connection, physical, error)):
+        elif (
+            kind is ErrorKind.NETWORK
+            and (is_certain or self._is_lost(connection, physical, error))
+            and not has_obstacle(self._service, error)
+        ):
             self._fail_over("network", in_transaction, outcome, error)
 
     def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
