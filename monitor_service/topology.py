@@ -64,6 +64,7 @@ class View:
             term=self.writer.term,
             rank=max(self.writer.rank, 0.0),
             conflict=self.writer.conflict,
+            superseded=tuple(sorted(self.writer.superseded)),
             source=self.source,
             read_at=self.read_at,
             read_from=self.read_from,

@@ -14,7 +14,7 @@ from monitor_service.client import MonitorConnection, this_client
 from monitor_service.loop_guard import LoopGuard, guarded_loop
 from monitor_service.report import event_line
 from monitor_service.sessions import ProbeError, Session
-from wrapper.dialects import DIALECTS, DatabaseDialect
+from wrapper.dialects import DIALECTS, DatabaseDialect, settled
 from wrapper.dialects import mysql as mysql_dialects
 from wrapper.dialects import postgresql as postgresql_dialects
 from wrapper.dialects.base import InstanceTemplate, detected
@@ -117,6 +117,7 @@ def _ask_postgresql(dsn: str) -> _Endpoint:
             dialect = DIALECTS[detected(postgresql_dialects.detection(), lambda sql: connection.execute(sql.encode()).fetchall())]
             query = dialect.topology_query
             rows = connection.execute(query.encode()).fetchall() if query is not None else []
+            dialect = settled(dialect, bool(rows))
     except psycopg.Error as error:
         raise CannotAskError(str(error).strip()) from None
     login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
@@ -158,6 +159,7 @@ async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
     try:
         dialect = DIALECTS[await _detected(session)]
         rows = await session.ask(dialect.topology_query, PATIENCE) if dialect.topology_query is not None else []
+        dialect = settled(dialect, bool(rows))
     finally:
         session.close()
     return _Endpoint(host, port, dialect, "mysql-connector-python", login, rows)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wrapper.decisions.availability import BOOK
+from wrapper.dialects import DIALECTS
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
@@ -33,6 +34,7 @@ class KnownCluster:
 
     def __init__(self, driver_dialect: DriverDialect, parameters: Mapping[str, Any], settings: Settings, is_followed: bool) -> None:
         self._settings = settings
+        self._engine = driver_dialect.engine
         self.watch: Watch | None = None
         self.default_port = 0
         endpoint = driver_dialect.endpoint(parameters)
@@ -173,6 +175,15 @@ class KnownCluster:
             if member.port == port and address == (_address_of(state, member) or static_address(member.host))
         ]
         return self.host_info(state, found[0]) if len(found) == 1 else None
+
+    def elsewhere(self, address: str, port: int) -> ClusterState | None:
+        """Return what is known, by whatever endpoint, of the cluster that has a member at a numeric address; None for nothing, or
+        where two clusters do."""
+        client = self.client
+        states = [*client.state.clusters.values(), *client.local.values()]
+        found = [state for state in states if DIALECTS[state.dialect].engine == self._engine and self.host_at(state, address, port)]
+        same = all(set(state.health) & set(found[0].health) for state in found)
+        return found[0] if found and same else None
 
     def host_info(self, state: ClusterState, member: TopologyHost) -> HostInfo:
         """Return a member as a state knows it."""

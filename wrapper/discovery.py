@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from wrapper.cluster import KnownCluster
-from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
+from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer, settled
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.direct import search, with_members, with_proof
 from wrapper.monitor.messages import Offer
 from wrapper.monitor.regions import split
-from wrapper.monitor.state import ClusterState, TopologyHost
+from wrapper.monitor.state import FROM_DIRECT, ClusterState, TopologyHost
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
 from wrapper.settings import Settings
 
@@ -66,6 +68,8 @@ class Discovery:
             return physical.host_info
         local, state = self._cluster.local, self._cluster.state
         if local is None or state is None:
+            local = state = self._adopt(connection, physical)
+        if local is None or state is None:
             self._discover(connection, physical)
         else:
             self.database_dialect = self.database_dialect or DIALECTS[local.dialect]
@@ -79,28 +83,43 @@ class Discovery:
         return physical.host_info
 
     def _recognise(self, connection: Any, physical: Physical, state: ClusterState, needs_role: bool) -> bool:
-        """Tell the host without asking it; return whether that was possible."""
+        """Tell the host without asking it; return whether that was possible. It is not where the role contradicts what is known."""
         host = physical.host_info
         reported = self._driver.reported_role(connection)
         listed = state.topology.member(host.key)
         if listed is None:
             # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
             address = self._driver.peer_address(connection)
-            member = None if address is None else self._cluster.host_at(state, address, host.port)
-            if member is None or reported is None or member.role is not reported:
-                return False
-            physical.host_info = member
-        elif reported is not None:
-            physical.host_info = self._cluster.host_info(state, listed).with_role(reported)
+            known = None if address is None else self._cluster.host_at(state, address, host.port)
         else:
-            return not needs_role
+            known = self._cluster.host_info(state, listed)
+            if reported is None and not needs_role and known.role is not HostRole.UNKNOWN:
+                reported = known.role
+        if known is None or known.role is not reported:
+            return False
+        physical.host_info = known
         return True
+
+    def _adopt(self, connection: Any, physical: Physical) -> ClusterState | None:
+        """Return the cluster when it is known by another endpoint of it, and one of its members has the very address that this
+        connection leads to; it is then known by this endpoint too."""
+        watch = self._cluster.watch
+        assert watch is not None
+        address = self._driver.peer_address(connection) if watch.cluster_id is None else None
+        known = None if address is None else self._cluster.elsewhere(address, physical.host_info.port)
+        if known is None:
+            return None
+        topology = replace(known.topology, source=FROM_DIRECT)
+        adopted = replace(known, topic="direct", watches=(watch.key,), topology=topology)
+        self._cluster.learn(adopted)
+        return adopted
 
     def _discover(self, connection: Any, physical: Physical) -> None:
         watch = self._cluster.watch
         assert watch is not None
         dialect = self.database_dialect = self.database_dialect or self._driver.detect(connection, self._timeout)
         answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
+        dialect = self.database_dialect = settled(dialect, bool(members))
         members, elsewhere = split(members, self._cluster.accessible_regions)
         if not members and not elsewhere:
             members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)
@@ -109,7 +128,7 @@ class Discovery:
                 "nothing says how the instances in %s are called: they are left alone; set global_cluster_instance_host_patterns",
                 ", ".join(unnamed),
             )
-        elif not self._cluster.template.says_something and not self._cluster.endpoint_kind.is_rds:
+        elif any(member.host == member.id for member in members) and not self._cluster.endpoint_kind.is_rds:
             logger.warning(
                 "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
                 "failover can only try the bare names %s",

@@ -12,12 +12,15 @@ from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 from wrapper.parameters.forms import REGION_PATTERN
-from wrapper.urls import parse_endpoint
+from wrapper.urls import EndpointKind, parse_endpoint
+from wrapper.version import __version__
 
 Row = Sequence[Any]
 # Statements to ask a server one after the other, each answered with its rows; returns the code of its dialect.
 Detection = Generator[str, Sequence[Row], str]
-
+# What databases list as the client that asked for their topology.
+CLIENT = f"aws_shared_monitor_wrapper-{__version__}"
+_NO_INSTANCES = {EndpointKind.PROXY: "an RDS Proxy", EndpointKind.CUSTOM_CLUSTER: "a custom endpoint"}
 _REGIONAL = re.compile(rf"\s*(?P<region>{REGION_PATTERN}):(?P<pattern>.*)", re.IGNORECASE)
 
 
@@ -41,8 +44,8 @@ class InstanceTemplate:
 
     @classmethod
     def parse(cls, text: str) -> InstanceTemplate:
-        """Read `pattern[:port]`, or a list of `region:pattern[:port]`. Raises `AwsWrapperError` when there is no `?` or the port is
-        not a number."""
+        """Read `pattern[:port]`, or a list of `region:pattern[:port]`. Raises `AwsWrapperError` when one has no `?`, for ports that
+        are none and names that no instance has."""
         regional = [_REGIONAL.fullmatch(item) for item in text.split(",")]
         if all(regional):
             return cls(regions=tuple((match["region"].lower(), cls.parse(match["pattern"])) for match in regional if match))
@@ -52,19 +55,20 @@ class InstanceTemplate:
                 f"cluster_instance_host_pattern={text!r} has no '?'; write the endpoint of any instance with '?' in place of the "
                 "instance's name, for example '?.xyz.us-east-2.rds.amazonaws.com'"
             )
-        if colon and not port.isdigit():
-            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}, which is not a number")
+        if colon and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}; expected 1 to 65535")
+        other = _NO_INSTANCES.get(parse_endpoint(pattern.replace("?", "x")).kind)
+        if other is not None:
+            raise AwsWrapperError(
+                f"cluster_instance_host_pattern={text!r} is the name of {other}; expected the endpoint of an instance with '?' in "
+                "place of the instance's name"
+            )
         return cls(pattern, int(port) if colon else None)
 
     def __str__(self) -> str:
         if self.regions:
             return ",".join(f"{region}:{template}" for region, template in self.regions)
         return self.pattern if self.port is None else f"{self.pattern}:{self.port}"
-
-    @property
-    def says_something(self) -> bool:
-        """Whether it is more than the instance's bare name."""
-        return self.pattern != "?" or bool(self.regions)
 
     def in_region(self, region: str) -> InstanceTemplate | None:
         """Return the template for the instances of a region; None when it is not known how they are called."""
@@ -90,6 +94,8 @@ class DatabaseDialect:
     topology_query: ClassVar[str | None] = None
     # What a monitoring user must be granted, named when the server refuses a query above.
     grants: ClassVar[str] = ""
+    # The flavour of a host that has what this one is recognised by, and lists no members all the same.
+    without_members: ClassVar[str | None] = None
 
     @property
     def is_topology_aware(self) -> bool:
@@ -113,6 +119,15 @@ def own_word(is_reader: bool, instance: str | None, rank: Any) -> RoleAnswer:
         # Promoted, but the cluster's own table does not list it as the writer yet: it claims nothing.
         return RoleAnswer(HostRole.UNKNOWN, id=instance or "")
     return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
+
+
+def endpoint_host(
+    identity: Any, endpoint: str, port: Any, role: HostRole, template: InstanceTemplate, own_port: int
+) -> TopologyHost:
+    """Return the member that a table lists by its whole endpoint, of which a template that says something replaces all but the
+    instance's name."""
+    host = endpoint if template.pattern == "?" else template.endpoint(endpoint.partition(".")[0])
+    return TopologyHost(host=host, port=template.port or int(port or own_port), id=str(identity), role=role.value)
 
 
 def listed(rows: Iterable[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:

@@ -21,7 +21,7 @@ from mysql.connector.constants import DEFAULT_CONFIGURATION
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate, detected
-from wrapper.dialects.mysql import detection
+from wrapper.dialects.mysql import MySqlDialect, detection
 from wrapper.drivers import mysql_errors, mysql_guard, mysql_parameters, mysql_query, mysql_socket
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -301,10 +301,11 @@ class MySqlConnectorDialect:
     def read_topology(
         self, connection: Any, dialect: DatabaseDialect, template: InstanceTemplate, port: int, timeout: float
     ) -> tuple[RoleAnswer, tuple[TopologyHost, ...]]:
-        answer = self.ask_role(connection, dialect, timeout)
         if dialect.topology_query is None:
-            return answer, ()
-        return answer, dialect.topology_hosts(mysql_query.run(connection, dialect.topology_query, timeout), template, port)
+            return self.ask_role(connection, dialect, timeout), ()
+        assert isinstance(dialect, MySqlDialect)
+        role, members = dialect.split(mysql_query.run(connection, dialect.joined_query, timeout))
+        return dialect.role_answer(role), dialect.topology_hosts(members, template, port)
 
     def login_values(self, connection: Any) -> dict[str, Any]:
         values: dict[str, Any] = {

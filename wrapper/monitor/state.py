@@ -51,9 +51,10 @@ class Topology(Value, frozen=True, omit_defaults=True):
     """Who is in a cluster, and which host has *proved* to be its writer.
 
     `writer` is a host key, or None while nobody has proved it or two live hosts claim it with ranks that cannot be told apart
-    (`conflict` then names them). `term` counts accepted changes of the writer; `rank` is what the accepted claim was ranked by
-    (PostgreSQL: the timeline; Aurora: the time of the master session's row). `read_at` and `read_from` say when and where the
-    membership was read. `elsewhere` are members of a Global Database that must not be reached: they are listed and nothing more.
+    (`conflict` then names them). `superseded` have lost the role and not admitted it since. `term` counts accepted changes of the
+    writer; `rank` is what the accepted claim was ranked by (PostgreSQL: the timeline; Aurora: the time of the master session's
+    row). `read_at` and `read_from` say when and where the membership was read. `elsewhere` are members of a Global Database that
+    must not be reached: they are listed and nothing more.
     """
 
     hosts: tuple[TopologyHost, ...] = ()
@@ -61,6 +62,7 @@ class Topology(Value, frozen=True, omit_defaults=True):
     term: int = 0
     rank: float = 0.0
     conflict: tuple[str, ...] = ()
+    superseded: tuple[str, ...] = ()
     source: str = FROM_MONITOR
     read_at: float = 0.0
     read_from: str = ""

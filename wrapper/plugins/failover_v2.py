@@ -34,6 +34,7 @@ from wrapper.monitor.handles import is_superseded
 from wrapper.monitor.regions import region_of
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
 from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
+from wrapper.plugins.obstacle import has_obstacle, is_in_vain
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind
 
@@ -76,8 +77,8 @@ class FailoverV2Plugin(Plugin):
         kind = service.known_cluster.endpoint_kind
         self.policy = policy or Policy.always(_default_mode(settings["failover_mode"], kind))
         self._leaves_demoted = leaves_demoted
-        # A proxy chooses the host itself, and there is nowhere to go from an endpoint that is not one TCP host.
-        self._enabled = enabled and service.watch is not None and kind is not EndpointKind.PROXY
+        # There is nowhere to go from an endpoint that is not one TCP host.
+        self._enabled = enabled and service.watch is not None
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -102,6 +103,8 @@ class FailoverV2Plugin(Plugin):
             return connect_func()
         except Exception as error:
             if not self._settings["enable_connect_failover"] or self._driver.classify(error) is not ErrorKind.NETWORK:
+                raise
+            if has_obstacle(self._service, error):
                 raise
             if not any(view.topology.hosts for view in self._service.views):
                 raise  # nothing else is known
@@ -128,7 +131,7 @@ class FailoverV2Plugin(Plugin):
         if physical is None or physical.handle is None or not self._enabled:
             return
         cause = self._cause_to_leave(connection, physical)
-        if cause is None:
+        if cause is None or is_in_vain(self._service):
             return
         in_transaction = self._driver.is_in_transaction(connection)
         if in_transaction and cause == "superseded":
@@ -168,9 +171,13 @@ class FailoverV2Plugin(Plugin):
         # What the application's own handler says is not second-guessed.
         is_certain = self._driver.is_overruled(error)
         if kind is ErrorKind.READ_ONLY and self._insists_on_writer(physical):
-            if is_certain or self._is_demoted(connection, physical):
+            if (is_certain or self._is_demoted(connection, physical)) and not has_obstacle(self._service, error):
                 self._fail_over("read_only", in_transaction, outcome, error)
-        elif kind is ErrorKind.NETWORK and (is_certain or self._is_lost(connection, physical, error)):
+        elif (
+            kind is ErrorKind.NETWORK
+            and (is_certain or self._is_lost(connection, physical, error))
+            and not has_obstacle(self._service, error)
+        ):
             self._fail_over("network", in_transaction, outcome, error)
 
     def _insists_on_writer(self, physical: Physical) -> bool:

@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in _ON_REGION.items():
         command = commands.add_parser(name, parents=[common], help=text)
         command.add_argument("region", help="the name of a region of a Global Database")
+    upgrade = commands.add_parser("upgrade", parents=[common], help="restart the readers one by one, then move the writer")
+    upgrade.add_argument("--pause", type=float, default=0.0, help="seconds that each reader is down")
     status = commands.add_parser("status", parents=[common], help="show every instance")
     status.add_argument("--json", action="store_true")
     commands.add_parser("env", parents=[common], help="print what to export for programs that use the lab")
@@ -154,6 +156,11 @@ def _failover(options: argparse.Namespace) -> None:
     print(f"{report.old_writer} -> {report.new_writer}, promoted after {report.timings['promoted'] * 1000:.0f} ms")
 
 
+def _upgrade(options: argparse.Namespace) -> None:
+    report = LabClient(options.directory).upgrade(pause=options.pause)
+    print(f"{report.old_writer} -> {report.new_writer}, {report.timings['without_writer'] * 1000:.0f} ms without a writer")
+
+
 def _simple(options: argparse.Namespace) -> None:
     arguments: dict[str, Any] = {}
     if "instance" in options:
@@ -175,7 +182,7 @@ def _down(options: argparse.Namespace) -> None:
         time.sleep(0.02)
 
 
-_COMMANDS = {"up": _up, "status": _status, "env": _env, "exec": _exec, "failover": _failover, "down": _down}
+_COMMANDS = {"up": _up, "status": _status, "env": _env, "exec": _exec, "failover": _failover, "upgrade": _upgrade, "down": _down}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -56,7 +56,7 @@ class Cluster:
         offset = self.engine.direct_offset
         used = {number + there for number in numbers for there in (0, offset)}
         prefix, self.port = free_network(used, self.engine.usual_port, self.engine.other_ports)
-        self.pattern = f"{prefix}.?" if options.address_names else f"?.{self.hash}.{options.suffix}"
+        self.pattern = f"{prefix}.?" if options.address_names else self._full_name("?")
         self.instances: dict[str, Instance] = {}
         for number in numbers:
             identity = str(number) if options.address_names else f"instance-{number}"
@@ -183,7 +183,15 @@ class Cluster:
         for instance in self.instances.values():
             if instance.is_usable:
                 instance.seen_at = now
+        is_multi_az = self.options.family == "multi-az"
+        resource_id = self.engine.resource_id
         view = {
+            "source": resource_id(self.writer_id) if is_multi_az else None,
+            "topology": [
+                {"id": resource_id(instance.id), "endpoint": self._full_name(instance.id), "port": self.port}
+                for instance in self.instances.values()
+                if is_multi_az
+            ],
             "instances": [
                 {
                     "id": instance.id,
@@ -193,7 +201,7 @@ class Cluster:
                     "updated_at": instance.seen_at or now,
                 }
                 for instance in self.instances.values()
-            ]
+            ],
         }
         for instance in self.instances.values():
             if not instance.server.is_hung and not instance.is_stale:
@@ -203,6 +211,10 @@ class Cluster:
     def seen_by(self, instance: Instance, view: dict[str, Any]) -> dict[str, Any]:
         """What an instance knows of the cluster, given all there is."""
         return view
+
+    def _full_name(self, identity: str) -> str:
+        """An instance's name in the domain, also where it is called by its address."""
+        return f"{identity}.{self.hash}.{self.options.suffix}"
 
     def _write_hosts(self) -> None:
         readers = [reader for reader in self.readers() if reader.server.is_running] or [self.writer]

@@ -142,6 +142,7 @@ class Controller:
             "drop_sessions": cluster.drop_sessions,
             "failover": self._fail_over,
             "promote_later": self._promote_later,
+            "upgrade": self._upgrade,
             "promotions": lambda: self._promotions,
             "reset": self._reset,
             "down": self._down,
@@ -180,11 +181,12 @@ class Controller:
         drop_sessions: bool | None = None,
     ) -> Lasting:
         """End the writer and, after the delay, promote; returns when it has moved (and the old one has joined, if it can)."""
-        failover.end_writer(self.cluster, target)
+        ended_at = failover.end_writer(self.cluster, target)
         delay = self.options.promote_delay if promote_delay is None else promote_delay
         if delay:
             yield delay
         report = self._promote(target, drop_sessions)
+        report["timings"]["without_writer"] = report["promoted_at"] - ended_at
         self._settle(rejoin)
         return report
 
@@ -202,6 +204,15 @@ class Controller:
         report = self._promote(target.id, None)
         self._settle(rejoin=False)
         return report
+
+    def _upgrade(self, pause: float = 0.0) -> Lasting:
+        """Restart every instance, the readers first, one after the other; then move the writer and restart the old one."""
+        for reader in self.cluster.readers():
+            failover.stop(self.cluster, reader.id)
+            yield pause
+            failover.start(self.cluster, reader.id)
+            yield 0.0
+        return (yield from self._fail_over())
 
     def _promote(self, target: str | None, drop_sessions: bool | None) -> dict[str, Any]:
         report = failover.promote(self.cluster, target, drop_sessions)

@@ -13,14 +13,17 @@ from wrapper.testing.errors import LabError
 _PATIENCE = 3.0
 
 
-def end_writer(cluster: Cluster, target: str | None) -> None:
-    """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone."""
+def end_writer(cluster: Cluster, target: str | None) -> float:
+    """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone. Returns the moment
+    from which there is none (CLOCK_MONOTONIC)."""
     server = cluster.writer.server
     _candidate(cluster, target)  # that nobody can follow is an error now, not when the writer is gone
+    ended_at = time.monotonic()
     if server.is_responsive:
         # An orderly shutdown waits for every reader, so one that hangs would hold it up.
         server.stop(patience=0.05 if any(reader.server.is_hung for reader in cluster.readers()) else 3.0)
         cluster.publish()
+    return ended_at
 
 
 def promote(cluster: Cluster, target: str | None = None, drop_sessions: bool | None = None) -> dict[str, Any]:
@@ -28,12 +31,13 @@ def promote(cluster: Cluster, target: str | None = None, drop_sessions: bool | N
     started = time.monotonic()
     new, old = _candidate(cluster, target), cluster.writer
     drop = cluster.options.drop_sessions if drop_sessions is None else drop_sessions
-    timings = {"promoted": new.server.promote(drop_sessions=drop) - started}
+    promoted_at = new.server.promote(drop_sessions=drop)
+    timings = {"promoted": promoted_at - started}
     cluster.writer_id = new.id
     old.is_stale = old.server.is_hung
     cluster.publish()
     timings["published"] = time.monotonic() - started
-    return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "timings": timings}
+    return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "promoted_at": promoted_at, "timings": timings}
 
 
 def repoint(cluster: Cluster) -> None:
@@ -55,6 +59,12 @@ def _candidate(cluster: Cluster, target: str | None) -> Instance:
     if not usable:
         raise LabError("no reader is running: nobody can be promoted")
     return max(usable, key=lambda reader: (reader.server.position(), reader.id))
+
+
+def stop(cluster: Cluster, name: str) -> None:
+    """Shut an instance down in order, and have the cluster know it."""
+    cluster.stop(name)
+    cluster.publish()
 
 
 def start(cluster: Cluster, name: str) -> None:

@@ -1,4 +1,4 @@
-"""A MariaDB server of the lab, with the layer in front of it that makes it an Aurora MySQL."""
+"""A MariaDB server of the lab, with the layer in front of it that makes it one of RDS's or Aurora's."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class MySqlServer(Server):
         passwords: tuple[str, str],
         settings: tuple[str, ...],
         *,
+        family: str,
         synchronous: bool,
     ) -> None:
         super().__init__(directory, instance_id, address, port)
@@ -62,6 +63,7 @@ class MySqlServer(Server):
         self.server_ids = server_ids
         self.settings = settings
         self.password, self.application_password = passwords
+        self.family = family
         self.synchronous = synchronous
         self.server_id = next(server_ids)
         self._direct_address = direct_address
@@ -110,7 +112,8 @@ class MySqlServer(Server):
     def spawn(self) -> None:
         """Start the processes."""
         if self.direct_address != self.address:
-            command = [sys.executable, "-m", "wrapper.testing.mysql.layer", self.address, str(self.port), self.direct_address]
+            command = [sys.executable, "-m", "wrapper.testing.mysql.layer", self.family]
+            command += [self.address, str(self.port), self.direct_address]
             self._layer = self.launch(
                 command,
                 stdin=subprocess.PIPE,
