@@ -16,7 +16,7 @@ from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.direct import search, with_members, with_proof
 from wrapper.monitor.messages import Offer
-from wrapper.monitor.regions import split
+from wrapper.monitor.regions import split, within
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, TopologyHost
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
 from wrapper.settings import Settings
@@ -168,7 +168,7 @@ class Discovery:
             self.dialect.code,
             self._driver.code,
             self._cluster.watch_settings,
-            local.topology,
+            within(local, self._cluster.accessible_regions).topology,
             (physical.arguments, overrides),
             lambda: Offer({**self._driver.login_values(connection), **password, **overrides}),
         )

@@ -135,7 +135,7 @@ def test_without_patterns_the_other_region_is_left_alone(connect: Connect, lab: 
     assert {host.id for host in topology.elsewhere} == {instance.id for instance in lab.in_region(AWAY)}
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("off", marks=pytest.mark.slow)])
 def test_failover_in_the_region(watched: Connect, connect: Connect, lab: LocalGlobalDatabase, mode: str) -> None:
     connection = watched() if mode == "auto" else connect(monitor_mode=mode)
     lab.kill("writer")

@@ -75,7 +75,8 @@ class FailoverV2Plugin(Plugin):
         self._driver = service.driver_dialect
         self._settings = settings
         kind = service.known_cluster.endpoint_kind
-        self.policy = policy or Policy.always(_default_mode(settings["failover_mode"], kind))
+        usual = FailoverMode.READER_OR_WRITER if kind is EndpointKind.READER_CLUSTER else FailoverMode.STRICT_WRITER
+        self.policy = policy or Policy.always(FailoverMode(settings["failover_mode"] or usual))
         self._leaves_demoted = leaves_demoted
         # There is nowhere to go from an endpoint that is not one TCP host.
         self._enabled = enabled and service.watch is not None
@@ -337,12 +338,6 @@ class FailoverV2Plugin(Plugin):
 
 class _WrongRole(Exception):
     """A host denied, on our own connection, the role that it was believed to have."""
-
-
-def _default_mode(given: str | None, kind: EndpointKind) -> FailoverMode:
-    if given is not None:
-        return FailoverMode(given)
-    return FailoverMode.READER_OR_WRITER if kind is EndpointKind.READER_CLUSTER else FailoverMode.STRICT_WRITER
 
 
 class FailoverV2PluginFactory:
