@@ -49,6 +49,10 @@ _FRESH_PROOF = 0.1
 # While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
 _REPORT_INTERVAL = 0.25
 
+# Seconds for which refused logins are put up with in the middle of a failover, and between two of them.
+_LOGIN_PATIENCE = 15.0
+_LOGIN_PAUSE = 0.2
+
 _DESCRIPTIONS = {
     "network": "lost",
     "read_only": "to a host that no longer takes writes",
@@ -272,6 +276,7 @@ class FailoverV2Plugin(Plugin):
         service = self._service
         reported_at = plan.started
         admission = self._admission_delay(lost)
+        refused_at: float | None = None
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
@@ -289,10 +294,15 @@ class FailoverV2Plugin(Plugin):
                 except Exception as attempt_error:
                     kind = self._driver.classify(attempt_error)
                     if kind is ErrorKind.LOGIN:
-                        raise
+                        # RDS refuses logins to an instance that is being rebooted or promoted.
+                        refused_at = refused_at or time.monotonic()
+                        if time.monotonic() + _LOGIN_PAUSE > min(refused_at + _LOGIN_PATIENCE, plan.deadline):
+                            raise
+                        time.sleep(_LOGIN_PAUSE)
                     logger.info("failover: %s was no success: %s", candidate.key, attempt_error)
                     plan = plan.failed_at(candidate.key, time.monotonic())
-                    self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
+                    if kind is not ErrorKind.LOGIN:
+                        self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
                 continue
             if isinstance(step, Wait):
                 if step.search:
