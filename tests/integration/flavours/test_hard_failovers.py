@@ -126,5 +126,7 @@ def test_more_hosts_than_a_machine_has_threads_for(monkeypatch: pytest.MonkeyPat
             lab.promote_later(0.2, target=target, rejoin=False)
             with pytest.raises(wrapper.FailoverSuccessError):
                 connection.execute("SELECT 1")
-            assert connection.plugin_service.current_host_info.host_id == target
+            host = connection.plugin_service.current_host_info
+            assert host is not None
+            assert host.host_id == target
             connection.close()
