@@ -37,17 +37,19 @@ WARM_INTERVAL = 1.0
 
 
 class Cluster:
-    """A cluster that is being watched. `on_members` is called when hosts joined or left."""
+    """A cluster that is being watched for one owner. `on_members` is called when hosts joined or left."""
 
     def __init__(
         self,
         context: Context,
+        owner: str,
         topic: str,
         dialect: DatabaseDialect,
         request: WatchRequest,
         on_members: Callable[[Cluster], None],
     ) -> None:
         self.services = context
+        self.owner = owner
         self.topic = topic
         self.dialect = dialect
         self.logins = Logins(topic, context)
@@ -96,7 +98,7 @@ class Cluster:
             self.services.supervisor.stop(self.topology_actor.name)
 
     def identity(self) -> Identity:
-        return Identity(self.topic, self.dialect.code, frozenset(self.view.health), self.watches)
+        return Identity(self.topic, self.owner, self.dialect.code, frozenset(self.view.health), self.watches)
 
     def refresh_interest(self) -> None:
         """Take over what live leases want: settings, login values, aliases, counts."""
@@ -293,7 +295,12 @@ class Cluster:
 
     def _is_own_trouble(self, health: HostHealth) -> bool:
         self._silent[health.key] = health
-        others = [one for one in self.services.clusters.values() if one is not self and one.deserted_at is None]
+        # One user's silent hosts are no witness against another's.
+        others = [
+            one
+            for one in self.services.clusters.values()
+            if one is not self and one.owner == self.owner and one.deserted_at is None
+        ]
         is_mute = len(self._silent) == len(self.view.health)
         if is_mute and not self._is_mute:
             # Is it us? The others know before this cluster's hosts have been silent often enough.

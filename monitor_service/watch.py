@@ -45,7 +45,7 @@ class CannotAskError(Exception):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Endpoint:
+class Endpoint:
     """What an endpoint turned out to be, and the login values it was asked with."""
 
     host: str
@@ -84,7 +84,7 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
 
 
 def _request(dsn: str, interval: float, pattern: str | None) -> WatchRequest:
-    found = _ask_mysql(dsn) if dsn.startswith(f"{MYSQL_SCHEME}://") else _ask_postgresql(dsn)
+    found = ask(dsn)
     dialect, port = found.dialect, found.port
     template = pattern or parse_endpoint(found.host).template or "?"
     hosts = dialect.topology_hosts(found.rows, InstanceTemplate.parse(template), port)
@@ -99,12 +99,21 @@ def _request(dsn: str, interval: float, pattern: str | None) -> WatchRequest:
     )
 
 
-def _ask_postgresql(dsn: str) -> _Endpoint:
+def ask(dsn: str) -> Endpoint:
+    """Connect to an endpoint and find out what it is. Raises `CannotAskError`, whose text does not repeat the connection text."""
+    return _ask_mysql(dsn) if dsn.startswith(f"{MYSQL_SCHEME}://") else _ask_postgresql(dsn)
+
+
+def _ask_postgresql(dsn: str) -> Endpoint:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         given: dict[str, Any] = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # libpq quotes what it cannot read, a password as well.
+        raise CannotAskError("this is neither libpq's connection text nor mysql://user:password@host:port") from None
+    try:
         host = str(given.get("host") or "localhost")
         address = static_address(host)
         if address is not None:
@@ -120,10 +129,10 @@ def _ask_postgresql(dsn: str) -> _Endpoint:
     except psycopg.Error as error:
         raise CannotAskError(str(error).strip()) from None
     login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
-    return _Endpoint(host, port, dialect, "psycopg", login, rows)
+    return Endpoint(host, port, dialect, "psycopg", login, rows)
 
 
-def _ask_mysql(dsn: str) -> _Endpoint:
+def _ask_mysql(dsn: str) -> Endpoint:
     loop, guard = guarded_loop()
     try:
         return loop.run_until_complete(_ask_mysql_endpoint(dsn, guard))
@@ -135,7 +144,7 @@ def _ask_mysql(dsn: str) -> _Endpoint:
         loop.close()
 
 
-async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
+async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> Endpoint:
     from monitor_service.sessions.mysql import Door
 
     url = urlsplit(dsn)
@@ -150,4 +159,4 @@ async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
         dialect = settled(dialect, bool(rows))
     finally:
         session.close()
-    return _Endpoint(host, port, dialect, "mysql-connector-python", login, rows)
+    return Endpoint(host, port, dialect, "mysql-connector-python", login, rows)

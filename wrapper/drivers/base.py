@@ -192,6 +192,11 @@ class DriverDialect(Protocol):
         """Roll back the open transaction."""
         ...
 
+    def settle(self, connection: Any) -> None:
+        """End what an application left unfinished, before somebody else gets the connection: a transaction, rows on their way.
+        Raises whatever the driver raises when that cannot be."""
+        ...
+
     def close(self, connection: Any) -> None:
         """Close a physical connection, ignoring that it may be broken."""
         ...

@@ -273,6 +273,10 @@ class PsycopgDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
+    def settle(self, connection: Any) -> None:
+        if self.is_closed(connection) or self.is_in_transaction(connection):
+            connection.rollback()
+
     def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
         return psycopg_session.take_session_state(connection)
 

@@ -16,12 +16,15 @@ _START_PATIENCE = 10.0
 
 
 def is_served(paths: MonitorPaths) -> bool:
-    """Whether some process listens on the control socket. A stopped monitor still does: the kernel accepts for it."""
+    """Whether some process listens on the control socket. A stopped monitor still does: the kernel accepts for it. Of one that is
+    reached by TCP nothing is known before it answers."""
+    if paths.url is not None:
+        return True
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(str(paths.control))
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionRefusedError, PermissionError):
             return False
         except BlockingIOError:
             return True  # its backlog is full: somebody is there

@@ -180,6 +180,11 @@ class StopRequest(Value, frozen=True, omit_defaults=True):
     drain: bool = False
 
 
+class DrainRequest(Value, frozen=True, omit_defaults=True):
+    """Ask the monitor to serve those it has and nobody else, and to exit when they have gone or when another monitor asks it to
+    hand over (`StopRequest.drain`)."""
+
+
 # -- control: answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +209,8 @@ class UnknownLease(Value, frozen=True, omit_defaults=True):
 
 
 class Unsupported(Value, frozen=True, omit_defaults=True):
-    """This monitor cannot watch what was asked (driver not installed there, dialect unknown): the worker uses its fallback."""
+    """This monitor cannot watch what was asked (driver not installed there, dialect unknown), or cannot log in as it would have to:
+    the worker uses its fallback."""
 
     watch: str
     reason: str
@@ -262,6 +268,7 @@ Message = (
     | SnapshotRequest
     | StatusRequest
     | StopRequest
+    | DrainRequest
     | Watched
     | Snapshot
     | UnknownLease
@@ -283,6 +290,7 @@ KINDS: dict[str, type[Any]] = {
     "snapshot?": SnapshotRequest,
     "status?": StatusRequest,
     "stop": StopRequest,
+    "drain": DrainRequest,
     "watched": Watched,
     "snapshot": Snapshot,
     "unknown_lease": UnknownLease,

@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--dns-delay", type=float, default=0.0, help="seconds until the writer endpoint follows")
     up.add_argument("--keep-sessions", action="store_true", help="do not end the sessions of a promoted instance")
     up.add_argument("--synchronous", action="store_true", help="acknowledge commits only when a reader has them")
+    up.add_argument("--tls", action="store_true", help="offer TLS, with a certificate of the lab's own authority")
     up.add_argument("--address-names", action="store_true", help="call instances by their address")
     for name, text in _ON_INSTANCE.items():
         command = commands.add_parser(name, parents=[common], help=text)
@@ -90,6 +91,7 @@ def _up(options: argparse.Namespace) -> None:
         drop_sessions=not options.keep_sessions,
         synchronous=options.synchronous,
         address_names=options.address_names,
+        tls=options.tls,
         directory=options.directory,
     ) as lab:
         for name, value in _environment(lab).items():

@@ -130,6 +130,13 @@ class LabClient:
     def hosts_file(self) -> str:
         return str(self.facts["hosts_file"])
 
+    @property
+    def certificate_authority(self) -> str:
+        """The file by which clients verify the servers' certificate. Raises `LabError` without `tls`."""
+        if self.facts["authority"] is None:
+            raise LabError("the lab has no certificates: start it with tls=True")
+        return str(self.facts["authority"])
+
     def environment(self) -> dict[str, str]:
         """What the environment of processes that use the lab's names must have."""
         return {HOSTS_FILE_VARIABLE: self.hosts_file}
@@ -250,6 +257,10 @@ class LabClient:
     def drop_sessions(self, instance: str) -> int:
         """End every client session of an instance; return how many there were."""
         return int(self.request("drop_sessions", name=instance))
+
+    def expire_certificate(self, on: bool = True) -> None:
+        """Have the servers show new sessions a certificate that has expired (with `tls`); sessions that exist stay."""
+        self.request("expire_certificate", on=on)
 
     def status(self) -> dict[str, Any]:
         """Return the state of every instance."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wrapper.testing.addresses import free_network
+from wrapper.testing.certificates import Certificates
 from wrapper.testing.engine import DATABASE, USER, make_engine
 from wrapper.testing.errors import LabError
 from wrapper.testing.options import Options
@@ -58,8 +59,14 @@ class Cluster:
         prefix, self.port = free_network(used, self.engine.usual_port, self.engine.other_ports)
         self.pattern = f"{prefix}.?" if options.address_names else self._full_name("?")
         self.instances: dict[str, Instance] = {}
+        addresses = [f"{prefix}.{number}" for number in sorted(used)]
+        names = [self.pattern.replace("?", _identity(options, number)) for number in numbers]
+        self._has_expired = False
+        if options.tls:
+            endpoints = {*addresses, *names, self.writer_endpoint, self.reader_endpoint}
+            self.engine.certificates = Certificates(self.directory / "tls", sorted(endpoints))
         for number in numbers:
-            identity = str(number) if options.address_names else f"instance-{number}"
+            identity = _identity(options, number)
             server = self.engine.make_server(identity, f"{prefix}.{number}", self.port, f"{prefix}.{number + offset}")
             self.instances[identity] = Instance(identity, self.pattern.replace("?", identity), server)
         self.writer_id = next(iter(self.instances))
@@ -98,6 +105,7 @@ class Cluster:
             "writer_endpoint": self.writer.address if by_address else self.writer_endpoint,
             "reader_endpoint": self.readers()[0].address if by_address and self.readers() else self.reader_endpoint,
             "hosts_file": str(self.hosts_file),
+            "authority": str(self.engine.certificates.authority) if self.engine.certificates is not None else None,
             "address_names": by_address,
             "instances": [
                 {
@@ -252,6 +260,17 @@ class Cluster:
         elif not server.is_full:
             server.occupy(self.options.max_connections)
 
+    def expire_certificate(self, on: bool = True) -> None:
+        """Have the servers show new sessions a certificate that expired yesterday; or not."""
+        if self.engine.certificates is None:
+            raise LabError("the lab has no certificates: start it with tls=True")
+        if self._has_expired is not on:
+            self._has_expired = on
+            self.engine.certificates.sign(expired=on)
+            for instance in self.instances.values():
+                if instance.server.is_responsive:
+                    instance.server.renew_certificate()
+
     def drop_sessions(self, name: str) -> int:
         """End every client session of an instance; return how many there were, when they are gone."""
         return self._responsive(name).drop_sessions()
@@ -261,6 +280,10 @@ class Cluster:
         if not server.is_responsive:
             raise LabError(f"{server.id} is {'hung: resume it first' if server.is_hung else 'down: start it first'}")
         return server
+
+
+def _identity(options: Options, number: int) -> str:
+    return str(number) if options.address_names else f"instance-{number}"
 
 
 def _replace(path: Path, text: str) -> None:

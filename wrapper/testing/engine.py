@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from wrapper.testing.certificates import Certificates
 from wrapper.testing.errors import LabError
 from wrapper.testing.options import Options
 from wrapper.testing.server import Server
@@ -24,6 +25,9 @@ class Engine(ABC):
     other_ports: ClassVar[tuple[int, ...]] = ()
     # What is added to the last number of an instance's address for the server itself, if something stands in front of it.
     direct_offset: int = 0
+
+    # The servers' certificate, from before they are made; None for servers without TLS.
+    certificates: Certificates | None = None
 
     def __init__(self, options: Options, password: str, superuser_password: str) -> None:
         self.options = options

@@ -110,6 +110,8 @@ def reset(cluster: Cluster) -> None:
             _start(cluster, reader)
         elif reader.id not in following:
             _ensure_following(cluster, reader)
+    if cluster.engine.certificates is not None:
+        cluster.expire_certificate(False)
     cluster.flip_name()
     cluster.publish()
 

@@ -29,6 +29,7 @@ class Options:
     max_connections: int = 200
     address_names: bool = False
     suffix: str = "local-1.rds.test"
+    tls: bool = False
 
     @property
     def engine(self) -> str:

@@ -109,6 +109,7 @@ def test_a_greeting_offers_neither_compression_nor_attributes() -> None:
         capabilities = low.to_bytes(2, "little") + b"\x2d\2\0" + high.to_bytes(2, "little")
         return packet(version + connection + nonce + capabilities + rest)
 
-    assert plain_greeting(greeting(0xFFFF, 0xFFFF)) == greeting(0xFFDF, 0xF3FF)
+    assert plain_greeting(greeting(0xFFFF, 0xFFFF)) == greeting(0xF7DF, 0xF3FF)
+    assert plain_greeting(greeting(0, 0), tls=True) == greeting(0x0800, 0)
     error = packet(b"\xff\x10\x04Too many connections")
     assert plain_greeting(error) == error

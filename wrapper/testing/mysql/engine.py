@@ -64,9 +64,13 @@ class MySqlEngine(Engine):
             # writer on a new connection, for one second at most if that hangs.
             settings += ["--rpl-semi-sync-slave-enabled=1", "--rpl-semi-sync-master-timeout=1000000000"]
             settings += ["--rpl-semi-sync-slave-kill-conn-timeout=1"]
+        if self.certificates is None:
+            settings.append("--skip-ssl")
+        else:
+            settings += [f"--ssl-cert={self.certificates.certificate}", f"--ssl-key={self.certificates.key}"]
         return MySqlServer(
             self._programs, self._template, self._server_ids, self.directory / identity, identity, address, port, direct_address,
-            (self.superuser_password, self.password), tuple(settings),
+            (self.superuser_password, self.password), tuple(settings), self.certificates,
             family=self.options.family, synchronous=self.options.synchronous,
         )  # fmt: skip
 

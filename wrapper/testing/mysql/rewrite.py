@@ -81,13 +81,15 @@ RDS = Names(
 FAMILIES = {"aurora": AURORA, "multi-az": RDS, "rds": RDS}
 
 _COM_QUERY, _COM_STMT_PREPARE = 0x03, 0x16
-_HEADER = 4
+HEADER = 4
 # Commands longer than this pass as they come: nobody asks for the topology at such length.
 _LONGEST = 1 << 16
 
 # CLIENT_COMPRESS, CLIENT_ZSTD_COMPRESSION_ALGORITHM, CLIENT_QUERY_ATTRIBUTES: with them the text of a command is not where it was.
 _COMPRESS = 1 << 5
 _UNREADABLE = _COMPRESS | 1 << 26 | 1 << 27
+# CLIENT_SSL: it ends here, if we can.
+TLS = 1 << 11
 
 
 def rewrite(sql: bytes, names: Names = AURORA) -> bytes:
@@ -134,7 +136,7 @@ class Commands:
 
     def feed(self, data: bytes) -> bytes:
         """Return what to send to the server."""
-        if not self._pending and not self._passing and len(data) == _HEADER + int.from_bytes(data[:3], "little"):
+        if not self._pending and not self._passing and len(data) == HEADER + int.from_bytes(data[:3], "little"):
             return _rewritten(data, self._names)  # nearly always one packet comes at once
         out = []
         data, self._pending = self._pending + data, b""
@@ -144,10 +146,10 @@ class Commands:
                 self._passing -= len(out[-1])
                 data = data[len(out[-1]) :]
                 continue
-            size = _HEADER + int.from_bytes(data[:3], "little")
-            if len(data) >= _HEADER and size > _LONGEST:
+            size = HEADER + int.from_bytes(data[:3], "little")
+            if len(data) >= HEADER and size > _LONGEST:
                 self._passing = size
-            elif len(data) < _HEADER or len(data) < size:
+            elif len(data) < HEADER or len(data) < size:
                 self._pending = data
                 break
             else:
@@ -158,36 +160,37 @@ class Commands:
 
 def _rewritten(packet: bytes, names: Names) -> bytes:
     # A command starts a sequence of packets; what belongs to logging in or to uploads has a higher number.
-    if len(packet) <= _HEADER or packet[3] != 0 or packet[_HEADER] not in (_COM_QUERY, _COM_STMT_PREPARE) or len(packet) > _LONGEST:
+    if len(packet) <= HEADER or packet[3] != 0 or packet[HEADER] not in (_COM_QUERY, _COM_STMT_PREPARE) or len(packet) > _LONGEST:
         return packet
-    sql = packet[_HEADER + 1 :]
+    sql = packet[HEADER + 1 :]
     new = rewrite(sql, names)
     if new is sql:
         return packet
-    return (len(new) + 1).to_bytes(3, "little") + packet[3 : _HEADER + 1] + new
+    return (len(new) + 1).to_bytes(3, "little") + packet[3 : HEADER + 1] + new
 
 
 def greeting_size(data: bytes) -> int:
     """Return how many bytes the first packet of a server has, as far as `data` tells."""
-    return _HEADER + int.from_bytes(data[:3], "little") if len(data) >= _HEADER else _HEADER
+    return HEADER + int.from_bytes(data[:3], "little") if len(data) >= HEADER else HEADER
 
 
-def plain_greeting(packet: bytes) -> bytes:
-    """Return a server's first packet without the offers that would hide the text of commands from us."""
-    if packet[_HEADER] != 10:  # an error instead of a greeting
+def plain_greeting(packet: bytes, *, tls: bool = False) -> bytes:
+    """Return a server's first packet without the offers that would hide the text of commands from us. `tls`: whether we offer that
+    ourselves."""
+    if packet[HEADER] != 10:  # an error instead of a greeting
         return packet
     # Protocol version, server version and its zero, connection id, half of the nonce, a filler; then the capabilities.
-    low = packet.index(b"\0", _HEADER + 1) + 1 + 4 + 8 + 1
+    low = packet.index(b"\0", HEADER + 1) + 1 + 4 + 8 + 1
     high = low + 2 + 1 + 2  # behind the character set and the status
     offered = int.from_bytes(packet[low : low + 2] + packet[high : high + 2], "little")
-    kept = (offered & ~_UNREADABLE).to_bytes(4, "little")
+    kept = (offered & ~_UNREADABLE & ~TLS | (TLS if tls else 0)).to_bytes(4, "little")
     return packet[:low] + kept[:2] + packet[low + 2 : high] + kept[2:] + packet[high + 2 :]
 
 
 def refusal(login: bytes) -> bytes:
     """Return the error packet for a client whose first packet says that it will compress without being offered it, as
     mysql-connector's pure Python does; empty for all others."""
-    wanted = int.from_bytes(login[_HEADER : _HEADER + 4], "little")
+    wanted = int.from_bytes(login[HEADER : HEADER + 4], "little")
     if not wanted & _COMPRESS:
         return b""
     error = b"\xff" + (1235).to_bytes(2, "little") + b"#42000" + b"The lab's layer does not support compression"

@@ -43,6 +43,13 @@ class PostgresEngine(Engine):
         if self.options.family:
             settings |= {"rds.extensions": _EXTENSIONS[self.options.family], "rds_lab.instance_id": identity}
             settings["rds_lab.resource_id"] = self.resource_id(identity)
+        if self.certificates is not None:
+            self._account.own(self.certificates.key)
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": str(self.certificates.certificate),
+                "ssl_key_file": str(self.certificates.key),
+            }
         folder = self.directory / identity
         return PostgresServer(self._binaries, self._account, folder, identity, address, port, self.superuser_password, settings)
 

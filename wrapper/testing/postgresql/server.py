@@ -172,6 +172,9 @@ class PostgresServer(Server):
             self._signal(signal.SIGHUP)
             self.wait(lambda: session.execute(loaded).fetchone() != before, "to read its configuration")
 
+    def renew_certificate(self) -> None:
+        self.refresh()
+
     def follow(self, source: Server) -> None:
         self.source = source
         self._write_source()
