@@ -117,9 +117,10 @@ class Discovery:
     def _discover(self, connection: Any, physical: Physical) -> None:
         watch = self._cluster.watch
         assert watch is not None
-        dialect = self.database_dialect = self.database_dialect or self._driver.detect(connection, self._timeout)
+        given = self.database_dialect
+        dialect = given or self._driver.detect(connection, self._timeout)
         answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
-        dialect = self.database_dialect = settled(dialect, bool(members))
+        dialect = self.database_dialect = given or settled(dialect, bool(members))
         members, elsewhere = split(members, self._cluster.accessible_regions)
         if not members and not elsewhere:
             members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)

@@ -99,10 +99,11 @@ def play(lab: LocalAurora, writer: Writer) -> Interruption:
 def connect(lab: LocalAurora) -> Any:
     """Connect with fast settings, and wait until the monitor knows every host."""
     connection = AwsWrapperConnection.connect(_TARGETS[lab.engine], autocommit=True, **lab.parameters(), **FAST)
-    key = connection.plugin_service.watch.key
+    watch = connection.plugin_service.watch
+    assert watch is not None
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        state = current_client().state.by_watch(key)
+        state = current_client().state.by_watch(watch.key)
         if state is not None and all(host.proved_at is not None for host in state.health.values()) and state.topology.writer:
             return connection
         time.sleep(_PAUSE)

@@ -62,7 +62,7 @@ def choose_flavor(engine: str | None, flavor: str | None) -> str:
     if flavor is None:
         return fitting[0]
     for name in fitting:
-        if flavor in (name, name.rpartition("-")[0]):
+        if flavor and flavor in (name, name.rpartition("-")[0]):
             return name
     which = "" if engine is None else f" with engine={engine!r}"
     raise LabError(f"flavor={flavor!r} is not valid{which}: expected {', '.join(fitting)}, or what stands before the last '-'")

@@ -58,6 +58,7 @@ def test_a_single_instance(rds: Flavoured, caplog: pytest.LogCaptureFixture) -> 
     assert ("rds_topology" if engine == "mysql" else "rds_tools") in line
 
 
+@pytest.mark.slow
 def test_a_single_instance_that_hangs(rds: Flavoured) -> None:
     """The connection is ended on the monitor's evidence all the same."""
     connection = rds.connect(**FAST)
