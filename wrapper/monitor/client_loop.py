@@ -44,6 +44,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
+from wrapper.monitor.threads import waits_so_far, was_held
 
 if TYPE_CHECKING:
     from wrapper.monitor.client import MonitorClient
@@ -61,10 +62,14 @@ _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
 _HIGH_WATER_MARK = 1000
+# Other threads kept this one from running for so long after it was due.
+_HELD = 0.5
 
 
 class ClientLoop:
-    """The thread's state. Only that thread touches it, except for `stopping`."""
+    """The thread's state. Only that thread touches it, except for `stopping`.
+
+    `turns`, `due_at`, `is_held` are read by others: how often it has looked, when it will at the latest, whether it may be late."""
 
     def __init__(self, client: MonitorClient, paths: MonitorPaths) -> None:
         self.client = client
@@ -82,6 +87,10 @@ class ClientLoop:
         self.start_at = 0.0
         self.start_pause = _FIRST_START_PAUSE
         self.garbage = 0
+        self.turns = 0
+        self.due_at = 0.0
+        # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
+        self.is_held = False
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
 
@@ -124,7 +133,10 @@ class ClientLoop:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
+        self.due_at = max(now, self._next_timer(now))
+        waits = waits_so_far()
+        self.poller.poll(math.ceil((self.due_at - now) * 1000))
+        self._notice_if_held(waits)
         try:
             os.eventfd_read(self.client.wake_fd)
         except BlockingIOError:
@@ -136,6 +148,19 @@ class ClientLoop:
         self._send_inbox(now)
         self._timers(now)
         self._judge(now)
+        self.turns += 1
+        if self.is_held:
+            advance()  # have every connection look, and let us catch up, at its next call
+
+    def _notice_if_held(self, waits: int) -> None:
+        late = time.monotonic() - self.due_at
+        if not self.is_held and late >= _HELD and was_held(late, waits):
+            self.is_held = True
+            logger.warning(
+                "the threads of this process were held up for %.1f s while it had nothing to do (uwsgi: set enable-threads); from "
+                "now on news of the cluster is read before each call",
+                late,
+            )
 
     def _next_timer(self, now: float) -> float:
         times = [self.renew_at, now + STALE_AFTER, *self.unanswered.values()]
