@@ -302,11 +302,19 @@ def _make_client(uses_monitor: bool) -> MonitorClient:
                 logger.warning("working without the shared monitor: %s", error)
         client = _clients[uses_monitor] = MonitorClient(paths)
         advance()
+        _close_with_child()
         if not _hooked:
             _hooked = True
             atexit.register(_at_exit)
             os.register_at_fork(before=_pause_for_fork, after_in_parent=_go_on_after_fork, after_in_child=_forget_parent)
         return client
+
+
+def _close_with_child() -> None:
+    """Processes of multiprocessing, Celery's too, end without `atexit`, but not without finalizers of their own."""
+    module = sys.modules.get("multiprocessing.util")
+    if module is not None:
+        module.Finalize(None, _at_exit, exitpriority=0)
 
 
 # From Python 3.12 on, forking with several threads warns, and the kernel counts ZeroMQ's too.

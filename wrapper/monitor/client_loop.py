@@ -254,6 +254,7 @@ class ClientLoop:
                 self.events.setsockopt_string(zmq.SUBSCRIBE, message.topic)
                 self.topics[message.watch] = message.topic
             self._want_snapshot()
+            self.renew_at = 0.0  # our first connections were counted before there was anybody to tell
         elif isinstance(message, Snapshot):
             self.needs_snapshot = False
             self._replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from wrapper.monitor.paths import DIRECTORY_VARIABLE, MonitorPaths
+from wrapper.monitor.paths import DIRECTORY_VARIABLE, MonitorPaths, prepare
 from wrapper.monitor.threads import original, sleep
 
 _START_PATIENCE = 10.0
@@ -29,6 +29,13 @@ def is_served(paths: MonitorPaths) -> bool:
     finally:
         probe.close()
     return True
+
+
+def ensure_monitor() -> None:
+    """Start the shared monitor unless one runs. Raises `MonitorDirectoryError`, and `OSError` when it cannot be started."""
+    paths = prepare()
+    if not is_served(paths):
+        start_monitor(paths)
 
 
 def start_monitor(paths: MonitorPaths) -> bool:
