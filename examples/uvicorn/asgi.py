@@ -16,12 +16,23 @@ from urllib.parse import parse_qs
 
 from app import handle_order  # type: ignore[import-not-found]  # examples/web/app.py
 
+import wrapper
+
+
+async def _live(receive: Callable[[], Awaitable[Any]], send: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """uvicorn's workers end by a signal, without `atexit`: without this, the monitor forgets one 15 s after its end."""
+    while (event := (await receive())["type"]) != "lifespan.shutdown":
+        await send({"type": f"{event}.complete"})
+    wrapper.release_resources()
+    await send({"type": f"{event}.complete"})
+
 
 async def application(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[dict[str, Any]], Awaitable[None]]
 ) -> None:
     """POST /?key=...&text=... places an order; the answer is JSON."""
-    if scope["type"] != "http":
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
         return
     query = parse_qs(scope["query_string"].decode())
     key = query.get("key", [str(uuid.uuid4())])[0]

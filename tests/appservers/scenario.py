@@ -21,6 +21,7 @@ from tests.integration.conftest import eventually
 from wrapper.monitor.messages import Message, Ok, Status, StatusRequest, StopRequest
 from wrapper.monitor.paths import DIRECTORY_VARIABLE
 from wrapper.testing import LocalAurora
+from wrapper.testing.processes import is_alive
 
 MONITOR = "aws-shared-monitor"
 PROMOTE_AFTER = 0.5
@@ -56,7 +57,10 @@ class Stage:
 
     def start_orders(self, number: int) -> list[Future[dict[str, Any]]]:
         """Place so many orders at the same time."""
-        return [self._pool.submit(self.server.place, f"order-{next(self._numbers)}") for _ in range(number)]
+        return [self._pool.submit(self._place, f"order-{next(self._numbers)}") for _ in range(number)]
+
+    def _place(self, key: str) -> dict[str, Any]:
+        return {**self.server.place(key), "answered": time.monotonic()}
 
     def workers(self, number: int = WORKERS, besides: frozenset[int] = frozenset()) -> frozenset[int]:
         """Place orders until so many processes have answered, those in `besides` not counted; return them."""
@@ -94,8 +98,9 @@ class Stage:
             return None
 
     def are_watched(self, workers: frozenset[int]) -> bool:
-        """Whether the monitor knows these processes, with open connections each, and has proved a writer."""
+        """Whether the monitor knows these processes, those that live, with open connections each, and has proved a writer."""
         status = self.status()
+        workers = frozenset(pid for pid in workers if is_alive(pid))
         connected = {lease["pid"] for lease in status.get("leases", []) if lease["connections"]}
         return workers <= connected and any(cluster["writer"] for cluster in status["clusters"])
 
@@ -151,34 +156,31 @@ def _play(stage: Stage) -> Seen:
 def _hang(stage: Stage) -> tuple[int, float]:
     """Hang the writer while calls wait for it, and promote another; return how many calls there were and when all were answered."""
     lab = stage.lab
-    calls = WORKERS * stage.cell.calls
     with psycopg.connect(lab.admin_dsn(lab.writer.id)) as admin:
         admin.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        orders: list[Future[dict[str, Any]]] = []
+        orders = stage.start_orders(WORKERS * stage.cell.calls)
         with psycopg.connect(lab.admin_dsn(lab.writer.id), autocommit=True) as observer:
 
-            def all_wait() -> bool:
-                # One at a time: a server may queue orders in a worker that is busy while another has nothing to do.
-                waiting = sum(1 for order in orders if not order.done())
+            def enough_wait() -> bool:
                 row = observer.execute(_WAITING_INSERTS).fetchone()
                 assert row is not None
-                if row[0] < calls and waiting < _MOST_ORDERS:
+                # A server may leave orders to a worker that is busy while another has nothing to do.
+                if row[0] < WORKERS and len(orders) < _MOST_ORDERS:
                     orders.extend(stage.start_orders(1))
-                return bool(row[0] >= calls)
+                return bool(row[0] >= WORKERS)
 
-            eventually(all_wait, f"{calls} calls to be in flight")
+            eventually(enough_wait, f"{WORKERS} calls to be in flight")
         struck = time.monotonic()
         lab.hang("writer")
         lab.promote_later(PROMOTE_AFTER, rejoin=False)
         answers = [order.result() for order in orders]
-        outage = time.monotonic() - struck
         admin.pgconn.finish()  # a hung server answers nobody, the COMMIT of this block neither
     lab.wait_for_promotion()
     for answer in answers:
         assert answer.get("host") == lab.writer.id, f"not on the new writer: {answer}"
-    failed_over = sum("FailoverSuccessError(unknown)" in answer["story"] for answer in answers)
-    assert failed_over >= calls, f"{failed_over} calls failed over, {calls} were in flight"
-    return calls, outage
+    failed_over = [answer for answer in answers if "FailoverSuccessError(unknown)" in answer["story"]]
+    assert len(failed_over) >= WORKERS, f"{len(failed_over)} calls failed over, {WORKERS} or more were in flight"
+    return len(failed_over), max(answer["answered"] for answer in failed_over) - struck
 
 
 def _leave(stage: Stage, workers: frozenset[int]) -> None:
