@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from wrapper.testing.processes import is_alive
 MONITOR = "aws-shared-monitor"
 PROMOTE_AFTER = 0.5
 _MOST_ORDERS = 16
+_ATTEMPTS = 8
 _WAITING_INSERTS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO orders%'"
 
 
@@ -157,19 +158,7 @@ def _hang(stage: Stage) -> tuple[int, float]:
     """Hang the writer while calls wait for it, and promote another; return how many calls there were and when all were answered."""
     lab = stage.lab
     with psycopg.connect(lab.admin_dsn(lab.writer.id)) as admin:
-        admin.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        orders = stage.start_orders(WORKERS * stage.cell.calls)
-        with psycopg.connect(lab.admin_dsn(lab.writer.id), autocommit=True) as observer:
-
-            def enough_wait() -> bool:
-                row = observer.execute(_WAITING_INSERTS).fetchone()
-                assert row is not None
-                # A server may leave orders to a worker that is busy while another has nothing to do.
-                if row[0] < WORKERS and len(orders) < _MOST_ORDERS:
-                    orders.extend(stage.start_orders(1))
-                return bool(row[0] >= WORKERS)
-
-            eventually(enough_wait, f"{WORKERS} calls to be in flight")
+        orders = _wait_for_lock(stage, admin)
         struck = time.monotonic()
         lab.hang("writer")
         lab.promote_later(PROMOTE_AFTER, rejoin=False)
@@ -179,8 +168,31 @@ def _hang(stage: Stage) -> tuple[int, float]:
     for answer in answers:
         assert answer.get("host") == lab.writer.id, f"not on the new writer: {answer}"
     failed_over = [answer for answer in answers if "FailoverSuccessError(unknown)" in answer["story"]]
-    assert len(failed_over) >= WORKERS, f"{len(failed_over)} calls failed over, {WORKERS} or more were in flight"
+    assert len(failed_over) == len(orders), f"{len(failed_over)} calls failed over, {len(orders)} were in flight"
     return len(failed_over), max(answer["answered"] for answer in failed_over) - struck
+
+
+def _wait_for_lock(stage: Stage, admin: psycopg.Connection[Any]) -> list[Future[dict[str, Any]]]:
+    """Return as many orders as the workers take at a time, all of them waiting for a lock that `admin` holds."""
+    calls = WORKERS * stage.cell.calls
+    with psycopg.connect(stage.lab.admin_dsn(stage.lab.writer.id), autocommit=True) as observer:
+
+        def all_wait() -> bool:
+            row = observer.execute(_WAITING_INSERTS).fetchone()
+            return row is not None and row[0] == calls
+
+        for _ in range(_ATTEMPTS):
+            admin.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+            orders = stage.start_orders(calls)
+            try:
+                eventually(all_wait, f"{calls} calls to be in flight", 3)
+            except AssertionError:
+                # A server may leave an order to a worker that is busy while another has nothing to do: once more.
+                admin.rollback()
+                wait(orders)
+            else:
+                return orders
+    raise AssertionError(f"never {calls} calls in flight")
 
 
 def _leave(stage: Stage, workers: frozenset[int]) -> None:

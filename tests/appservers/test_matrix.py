@@ -11,7 +11,16 @@ import pytest
 
 from tests.appservers.cells import CELLS, Cell
 from tests.appservers.scenario import play
+from tests.appservers.servers import ROOT
 from wrapper.testing import LocalAurora
+
+COMMAND = "python -m tests.appservers --markdown"
+
+
+def test_the_page_has_a_line_for_every_cell() -> None:
+    page = (ROOT / "docs" / "app-servers.md").read_text(encoding="utf-8")
+    for cell in CELLS:
+        assert f"| {cell.server} | {cell.options} | {cell.monitor} | {cell.event or '-'} |" in page, f"run {COMMAND}"
 
 
 @pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.name, marks=pytest.mark.slow if cell.slow else ()) for cell in CELLS])

@@ -148,6 +148,17 @@ def turns_during(function):
 """
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["patched first", "psycopg first"])
+def test_gunicorns_hook_warns_of_a_driver_that_stops_all_greenlets(aurora: LocalAurora, late: bool) -> None:
+    ask = """
+from wrapper.integrations.gunicorn import post_worker_init
+post_worker_init(None)
+print(json.dumps(logged))
+"""
+    result = run(LOGGED + GREENLETS + ask, aurora) if late else run(LOGGED + ask, aurora, first=GREENLETS)
+    assert ["top of gunicorn's configuration file" in text for text in result] == [True] * late
+
+
 def test_greenlets_go_on_while_one_waits_for_the_database(aurora: LocalAurora) -> None:
     """psycopg waits by gevent's means; nothing of ours keeps the hub, and the client's thread has no hub of its own."""
     result = run(
