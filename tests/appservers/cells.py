@@ -69,7 +69,7 @@ CELLS = (
     Cell("gunicorn", "sync", _SYNC, event="reload (HUP)"),
     Cell("gunicorn", "gthread, preload", _GTHREAD_PRELOAD, calls=2, monitor=HOOK, event="reload (HUP)"),
     Cell("gunicorn", "sync, preload", _SYNC_PRELOAD, event="graceful restart (USR2)"),
-    Cell("gunicorn", "sync", f"{_SYNC} --max-requests 4", event="max_requests"),
+    Cell("gunicorn", "sync", f"{_SYNC} --max-requests 12", event="max_requests"),
     Cell("gunicorn", "sync, preload", _SYNC_PRELOAD, event="kill -9 of a worker"),
     Cell("uwsgi", "fork after load", f"{_PLAIN} --module preloaded:application", slow=False),
     Cell("uwsgi", "fork after load, enable-threads", f"{_PLAIN} --enable-threads --module preloaded:application"),

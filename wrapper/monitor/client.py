@@ -34,7 +34,7 @@ from wrapper.monitor.messages import (
 )
 from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, prepare
 from wrapper.monitor.state import ClusterState, SharedState, Topology
-from wrapper.monitor.threads import allocate_lock, sleep, start_thread
+from wrapper.monitor.threads import allocate_lock, is_before_uwsgi_forks, sleep, start_thread
 
 if TYPE_CHECKING:
     from wrapper.monitor.client_loop import ClientLoop
@@ -181,7 +181,7 @@ class MonitorClient:
 
     def start(self) -> None:
         """Have the client thread running; where there is no thread to be had, say so once and go on without."""
-        if self._is_running() or self.paths is None or time.monotonic() < self._start_at:
+        if self._is_running() or self.paths is None or time.monotonic() < self._start_at or is_before_uwsgi_forks():
             return
         # pyzmq costs time and memory that a process which never connects should not pay.
         from wrapper.monitor.client_loop import ClientLoop

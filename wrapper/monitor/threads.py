@@ -44,6 +44,13 @@ def start_thread(function: Callable[[], None]) -> None:
     original("_thread", "start_new_thread")(_run, (function,))
 
 
+def is_before_uwsgi_forks() -> bool:
+    """Whether uwsgi loads the application in the process that its workers will be forked from. Without `enable-threads` it runs no
+    hook of Python's then: a child in which a thread was waiting for the interpreter's lock waits for that thread for ever."""
+    uwsgi = sys.modules.get("uwsgi")
+    return uwsgi is not None and uwsgi.worker_id() == 0 and uwsgi.mule_id() == 0
+
+
 def waits_so_far() -> int:
     """How often this thread has waited for anything, by the kernel's count."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
