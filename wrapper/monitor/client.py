@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Seconds.
-_STOP_PATIENCE = 0.5
+_STOP_PATIENCE = 2.0
 # Where the client's thread stands still between calls, a call waits at most this long for it to read what came meanwhile.
 _CATCH_UP = 0.1
 # Where no thread is to be had: when to try again.
@@ -232,7 +232,8 @@ class MonitorClient:
         loop.stopping = True
         self.wake()
         deadline = time.monotonic() + _STOP_PATIENCE
-        while self._loop is loop and time.monotonic() < deadline:
+        # It says that it leaves while it still counts as a thread.
+        while (self._loop is loop or os.path.exists(f"/proc/self/task/{loop.thread}")) and time.monotonic() < deadline:
             sleep(0.001)
         return True
 
@@ -325,8 +326,6 @@ _paused: list[MonitorClient] = []
 def _pause_for_fork() -> None:
     if _FORK_WARNS:
         _paused.extend(client for client in list(_clients.values()) if client.pause())
-        if _paused:
-            sleep(0.002)  # the thread said that it is leaving; let the kernel see it gone
 
 
 def _go_on_after_fork() -> None:

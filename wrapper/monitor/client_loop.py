@@ -11,6 +11,7 @@ import math
 import os
 import random
 import time
+from _thread import get_native_id
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,7 +70,8 @@ _HELD = 0.5
 class ClientLoop:
     """The thread's state. Only that thread touches it, except for `stopping`.
 
-    `turns`, `due_at`, `is_held` are read by others: how often it has looked, when it will at the latest, whether it may be late."""
+    `thread`, `turns`, `due_at`, `is_held` are read by others: the kernel's number of the thread, how often it has looked, when it
+    will at the latest, whether it may be late."""
 
     def __init__(self, client: MonitorClient, paths: MonitorPaths) -> None:
         self.client = client
@@ -87,6 +89,7 @@ class ClientLoop:
         self.start_at = 0.0
         self.start_pause = _FIRST_START_PAUSE
         self.garbage = 0
+        self.thread = 0
         self.turns = 0
         self.due_at = 0.0
         # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
@@ -97,6 +100,7 @@ class ClientLoop:
     def run(self) -> None:
         """Run until told to stop or idle for long; an error of the loop itself is logged and ends it, the next use starts
         another."""
+        self.thread = get_native_id()
         context = zmq.Context(io_threads=1)
         try:
             self._open(context)
