@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -32,23 +31,22 @@ def main() -> int:
     options = parser.parse_args()
     cells = [cell for cell in CELLS if not options.only or any(name in cell.name for name in options.only)]
     results = _matrix(cells)
-    tables = {"matrix": matrix_table(results)}
+    _show("matrix", matrix_table(results), options.markdown and not options.only)
     if not options.only:
-        tables["comparison"] = comparison_table(_comparison())
-    if options.markdown and not options.only:
-        text = PAGE.read_text(encoding="utf-8")
-        for name, table in tables.items():
-            text = with_table(text, name, table)
-        PAGE.write_text(text, encoding="utf-8")
-    else:
-        print(*tables.values(), sep="\n\n")
+        _show("comparison", comparison_table(_comparison()), options.markdown)
     return int(any(isinstance(seen, str) for _, seen in results))
+
+
+def _show(name: str, table: str, on_page: bool) -> None:
+    if on_page:
+        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), name, table), encoding="utf-8")
+    else:
+        print(table)
 
 
 def _matrix(cells: list[Cell]) -> list[tuple[Cell, Seen | str]]:
     results: list[tuple[Cell, Seen | str]] = []
     with LocalAurora() as lab:
-        os.environ.update(lab.environment())
         for cell in cells:
             lab.reset()
             began = time.monotonic()

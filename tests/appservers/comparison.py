@@ -37,7 +37,8 @@ _GUNICORN = "import sys; sys.path.append(sys.argv.pop(1)); from gunicorn.app.wsg
 CASES = {
     "sync": (),
     "sync, preload": ("--preload",),
-    "gthread, preload": ("--preload", "--worker-class", "gthread", "--threads", "2"),
+    # A worker may take no more connections than it has threads for: the other would get none.
+    "gthread, preload": ("--preload", "--worker-class", "gthread", "--threads", "2", "--worker-connections", "2"),
 }
 
 
@@ -70,7 +71,7 @@ def measure(case: str, side: Side, lab: LocalAurora) -> Figures:
             return len(workers) == WORKERS
 
         try:
-            eventually(all_have_answered, "all workers to answer")
+            eventually(all_have_answered, "all workers to answer", 60)
             time.sleep(_SETTLE)
             threads = sum(_threads(pid) for pid in (process.pid, *workers))
             sessions = sum(_monitoring_sessions(lab, instance.id) for instance in lab.instances)
@@ -120,6 +121,7 @@ def _site(case: str, side: Side, lab: LocalAurora, directory: str) -> Iterator[t
         parameters.update(plugins="failover_v2,host_monitoring_v2", failure_detection_time_ms=100, connect_timeout=5)
     environment = {
         **os.environ,
+        **lab.environment(),
         "SIDE": side.name,
         "CONNINFO": lab.dsn(by_address=True),
         "PARAMETERS": json.dumps(parameters),

@@ -47,13 +47,13 @@ def test_a_process_whose_threads_stand_still_reads_the_news_before_each_call(aur
 lab = LabClient({str(aurora.directory)!r})
 connection = connect()
 wait(lambda: current_client().is_live and current_client().state.confirmed, "the connection to be watched")
-keep_the_interpreter(1.5)
+keep_the_interpreter(1.0)
 wait(lambda: client_loop().is_held, "the client to find out that its thread stood still")
 lab.hang("writer")
 lab.promote_later(0.3, rejoin=False)
 lab_writer = lab.wait_for_promotion().new_writer
 before = client_loop().turns
-keep_the_interpreter(2.0)
+keep_the_interpreter(1.2)
 try:
     connection.execute("SELECT 1")
     outcome = "no error"
@@ -71,6 +71,7 @@ connection.close()
     assert "enable-threads" in text
 
 
+@pytest.mark.slow
 def test_a_stopped_process_is_not_taken_for_one_whose_threads_stand_still(aurora: LocalAurora) -> None:
     result = run(
         HELD
@@ -78,7 +79,7 @@ def test_a_stopped_process_is_not_taken_for_one_whose_threads_stand_still(aurora
 import signal, subprocess
 connection = connect()
 wait(lambda: current_client().is_live and current_client().state.confirmed, "the connection to be watched")
-stopper = f"import os, time; os.kill({os.getpid()}, 19); time.sleep(2); os.kill({os.getpid()}, 18)"
+stopper = f"import os, time; os.kill({os.getpid()}, 19); time.sleep(1.2); os.kill({os.getpid()}, 18)"
 subprocess.run([sys.executable, "-c", stopper], check=True)
 turns = client_loop().turns
 wait(lambda: client_loop().turns > turns + 2, "the client's thread to run again")

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 _STOP_PATIENCE = 2.0
 # Where the client's thread stands still between calls, a call waits at most this long for it to read what came meanwhile.
 _CATCH_UP = 0.1
+# What it read so recently is good enough.
+_FRESH = 0.02
 # Where no thread is to be had: when to try again.
 _START_AGAIN = 10.0
 
@@ -240,7 +242,7 @@ class MonitorClient:
     def catch_up(self) -> None:
         """Before a call, where the client's thread stands still between calls: have it read what came meanwhile."""
         loop = self._loop
-        if loop is None or not loop.is_held or time.monotonic() < loop.due_at:
+        if loop is None or not loop.is_held or time.monotonic() - loop.turned_at < _FRESH:
             return
         turns = loop.turns
         deadline = time.monotonic() + _CATCH_UP

@@ -45,7 +45,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
-from wrapper.monitor.threads import waits_so_far, was_held
+from wrapper.monitor.threads import seconds_held, waits_so_far
 
 if TYPE_CHECKING:
     from wrapper.monitor.client import MonitorClient
@@ -63,15 +63,16 @@ _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
 _HIGH_WATER_MARK = 1000
-# Other threads kept this one from running for so long after it was due.
+# Other threads kept this one from running for so long.
 _HELD = 0.5
 
 
 class ClientLoop:
     """The thread's state. Only that thread touches it, except for `stopping`.
 
-    `thread`, `turns`, `due_at`, `is_held` are read by others: the kernel's number of the thread, how often it has looked, when it
-    will at the latest, whether it may be late."""
+    `thread`, `turns`, `turned_at`, `is_held` are read by others: the kernel's number of the thread, how often and when it last
+    looked, and whether it may be late.
+    """
 
     def __init__(self, client: MonitorClient, paths: MonitorPaths) -> None:
         self.client = client
@@ -91,7 +92,7 @@ class ClientLoop:
         self.garbage = 0
         self.thread = 0
         self.turns = 0
-        self.due_at = 0.0
+        self.turned_at = 0.0
         # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
         self.is_held = False
 
@@ -137,9 +138,8 @@ class ClientLoop:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        self.due_at = max(now, self._next_timer(now))
         waits = waits_so_far()
-        self.poller.poll(math.ceil((self.due_at - now) * 1000))
+        self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
         self._notice_if_held(waits)
         try:
             os.eventfd_read(self.client.wake_fd)
@@ -153,17 +153,18 @@ class ClientLoop:
         self._timers(now)
         self._judge(now)
         self.turns += 1
+        self.turned_at = time.monotonic()
         if self.is_held:
             advance()  # have every connection look, and let us catch up, at its next call
 
     def _notice_if_held(self, waits: int) -> None:
-        late = time.monotonic() - self.due_at
-        if not self.is_held and late >= _HELD and was_held(late, waits):
+        held = seconds_held(waits)
+        if not self.is_held and held >= _HELD:
             self.is_held = True
             logger.warning(
                 "the threads of this process were held up for %.1f s while it had nothing to do (uwsgi: set enable-threads); from "
                 "now on news of the cluster is read before each call",
-                late,
+                held,
             )
 
     def _next_timer(self, now: float) -> float:

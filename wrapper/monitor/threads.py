@@ -56,13 +56,14 @@ def waits_so_far() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
-def was_held(late: float, waits_before: int) -> bool:
-    """Whether this thread came `late` seconds late because other code kept the interpreter's lock, as uwsgi 2.0.21 does while it
-    has no request, unless it is told to enable threads.
+def seconds_held(waits_before: int) -> float:
+    """For how long, since it had waited so often, this thread was kept waiting by code that keeps the interpreter's lock, as uwsgi
+    2.0.21 does while it has no request, unless it is told to enable threads.
 
-    A thread that waits for the lock wakes up once per switch interval. That tells this from a stopped process or a busy machine.
+    A thread that waits for the lock wakes up once per switch interval. A stopped process does not, and on a busy machine the lock
+    is given up in time.
     """
-    return waits_so_far() - waits_before >= late / sys.getswitchinterval() / 2
+    return (waits_so_far() - waits_before) * sys.getswitchinterval()
 
 
 def _run(function: Callable[[], None]) -> None:
