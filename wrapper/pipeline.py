@@ -66,6 +66,7 @@ _REGISTRY: dict[str, Registration] = {
     "stale_dns": Registration("wrapper.plugins.stale_dns:StaleDnsPluginFactory", 200),
     "failover": Registration("wrapper.plugins.failover_v2:FailoverPluginFactory", 400),
     "failover_v2": Registration("wrapper.plugins.failover_v2:FailoverV2PluginFactory", 410),
+    "gdb_failover": Registration("wrapper.plugins.gdb_failover:GdbFailoverPluginFactory", 420),
     "host_monitoring_v2": Registration("wrapper.plugins.host_monitoring_v2:HostMonitoringV2PluginFactory", 510),
     "connect_time": Registration("wrapper.plugins.timing:ConnectTimePluginFactory"),
     "execute_time": Registration("wrapper.plugins.timing:ExecuteTimePluginFactory"),
@@ -79,7 +80,6 @@ _PLANNED = frozenset(
         "read_write_splitting",
         "srw",
         "gdb_rw",
-        "gdb_failover",
         "host_monitoring",
         "bg",
         "fastest_response_strategy",
@@ -201,9 +201,12 @@ class PluginManager:
             supervise = getattr(plugin, "supervise", None)
             if supervise is not None:
                 self._links = [supervise(link) for link in self._links]
-        self._subscriptions = [frozenset(plugin.subscribed_methods) for plugin in self.plugins]
+        self._subscriptions = [plugin.subscribed_methods for plugin in self.plugins]
+        self._all_subscriptions = frozenset().union(*self._subscriptions)
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
+        if not self.is_subscribed(method):
+            return []
         return [
             link
             for plugin, link, methods in zip(self.plugins, self._links, self._subscriptions, strict=True)
@@ -212,7 +215,7 @@ class PluginManager:
 
     def is_subscribed(self, method: str) -> bool:
         """Whether any plugin wants to see the method; if none does, the driver's own is called."""
-        return bool(self._subscribed(method))
+        return method in self._all_subscriptions or ALL_METHODS in self._all_subscriptions
 
     def compile(self, method: str, call: Call) -> Call:
         """Fold the plugins subscribed to a driver method around the driver's call, outermost first."""

@@ -18,8 +18,8 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
-from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.postgresql import DETECT_QUERY, detect
+from wrapper.dialects.base import InstanceTemplate, detected
+from wrapper.dialects.postgresql import detection
 from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_session
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -236,8 +236,8 @@ class PsycopgDialect:
                 raise ConnectionResetError("the server closed the connection")
 
     def peer_address(self, connection: Any) -> str | None:
-        address: str = connection.info.hostaddr
-        return address or None
+        address: bytes = connection.pgconn.hostaddr
+        return address.decode() or None
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
@@ -273,8 +273,12 @@ class PsycopgDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
-    def session_state(self, connection: Any) -> SessionState:
-        return psycopg_session.session_state(connection)
+    def settle(self, connection: Any) -> None:
+        if self.is_closed(connection) or self.is_in_transaction(connection):
+            connection.rollback()
+
+    def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
+        return psycopg_session.take_session_state(connection)
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
         psycopg_session.set_session_state(connection, state)
@@ -305,8 +309,7 @@ class PsycopgDialect:
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        ((row,),) = psycopg_query.run(connection.pgconn, DETECT_QUERY.encode(), timeout)
-        return DIALECTS[detect(row)]
+        return DIALECTS[detected(detection(), lambda sql: psycopg_query.run(connection.pgconn, sql.encode(), timeout)[0])]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
         ((row,),) = psycopg_query.run(connection.pgconn, dialect.role_query.encode(), timeout)

@@ -32,7 +32,7 @@ from wrapper.monitor.messages import (
     Watch,
     WatchRequest,
 )
-from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, prepare
+from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, locate
 from wrapper.monitor.state import ClusterState, SharedState, Topology
 from wrapper.monitor.threads import allocate_lock, is_before_uwsgi_forks, sleep, start_thread
 
@@ -300,7 +300,7 @@ def _make_client(uses_monitor: bool) -> MonitorClient:
         paths = None
         if uses_monitor:
             try:
-                paths = prepare()
+                paths = locate()
             except MonitorDirectoryError as error:
                 logger.warning("working without the shared monitor: %s", error)
         client = _clients[uses_monitor] = MonitorClient(paths)

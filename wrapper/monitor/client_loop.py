@@ -18,6 +18,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from wrapper.monitor.curve import encrypt
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import evidence_against
 from wrapper.monitor.launch import is_served, start_monitor
@@ -31,6 +32,7 @@ from wrapper.monitor.messages import (
     Heartbeat,
     Message,
     NeedCredentials,
+    Refused,
     Release,
     Renew,
     Report,
@@ -80,6 +82,7 @@ class ClientLoop:
         self.stopping = False
         self.topics: dict[str, str] = {}  # watch key -> topic
         self.unanswered: dict[str, float] = {}  # watch key -> when to ask again
+        self.unsupported: dict[str, str] = {}  # watch key -> why, which was logged
         self.needs_snapshot = False
         self.snapshot_at = 0.0
         self.seq = 0
@@ -95,6 +98,7 @@ class ClientLoop:
         self.turned_at = 0.0
         # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
         self.is_held = False
+        self.refused = ""
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
 
@@ -124,6 +128,7 @@ class ClientLoop:
             sock.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
             sock.setsockopt(zmq.RECONNECT_IVL, 20)
             sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+            encrypt(sock, self.paths.keys)
         # Without a monitor nothing may queue up for the next one.
         self.control.setsockopt(zmq.IMMEDIATE, 1)
         self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
@@ -267,10 +272,16 @@ class ClientLoop:
             self._ask_again()
         elif isinstance(message, Unsupported):
             self.unanswered.pop(message.watch, None)
-            logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
+            if self.unsupported.get(message.watch) != message.reason:
+                self.unsupported[message.watch] = message.reason
+                logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
         elif isinstance(message, NeedCredentials):
             self.client.login_refused(message.watch)
             logger.warning("the shared monitor cannot log in for %s: %s", message.watch, message.reason)
+        elif isinstance(message, Refused) and message.reason != self.refused:
+            # What was refused is asked for again: once is enough to say so.
+            self.refused = message.reason
+            logger.warning("the shared monitor refused a request: %s", message.reason)
 
     def _replace(self, state: SharedState) -> None:
         if state is not self.client.state:
@@ -355,7 +366,7 @@ class ClientLoop:
     def _start(self, now: float) -> None:
         """Start a monitor if nobody serves the control socket."""
         self.start_at = now + self.start_pause
-        if is_served(self.paths):
+        if not self.paths.may_start or is_served(self.paths):
             return
         self.start_pause = min(self.start_pause * 2, _LONGEST_START_PAUSE)
         try:

@@ -31,6 +31,8 @@ _random = random.SystemRandom()
 _CONNECT_PAUSE = 0.1
 # A search goes on while somebody asked for it within this time.
 _KEEP = 1.0
+# A claim of a host that has not repeated it for this long is nobody's: an open session is asked at least every quarter of a second.
+_CLAIM_LIFE = 1.0
 # Whoever still waits for its result asks for the search again this often.
 RENEWAL = _KEEP / 2
 
@@ -44,26 +46,39 @@ class ProbeSession(Protocol):
 
 
 def with_members(
-    cluster: ClusterState | None, watch_key: str, dialect: str, hosts: tuple[TopologyHost, ...], at: float
+    cluster: ClusterState | None,
+    watch_key: str,
+    dialect: str,
+    hosts: tuple[TopologyHost, ...],
+    at: float,
+    elsewhere: tuple[TopologyHost, ...] = (),
 ) -> ClusterState:
-    """Return the cluster with its members as a session of this process read them."""
+    """Return the cluster with its members as a session of this process read them; `elsewhere`: those that are not to be reached."""
     known = cluster or ClusterState(topic="direct", dialect=dialect, watches=(watch_key,))
-    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at)
+    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at, elsewhere=elsewhere)
     health = {host.key: known.health.get(host.key) or HostHealth(host.key) for host in hosts}
     return replace(known, dialect=dialect, topology=topology, health=health)
 
 
-def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float) -> ClusterState:
-    """Return the cluster after a session on host `key` said what it is."""
+def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float, live_since: float = float("-inf")) -> ClusterState:
+    """Return the cluster after a session on host `key` said what it is. Claims that were made before `live_since` count as those of
+    hosts that do not answer any more."""
     proof = HostHealth(key, last_answer=at, kind="answered", accepting=True, role=answer.role.value, rank=answer.rank, proved_at=at)
     health = {**cluster.health, key: proof}
     topology = cluster.topology
     state = consider(
-        WriterState(writer=topology.writer, term=topology.term, rank=topology.rank, holder=topology.writer),
-        [Claim(host.key, host.rank) for host in health.values() if host.role == "writer"],
+        WriterState(topology.writer, topology.term, topology.rank, topology.writer, superseded=frozenset(topology.superseded)),
+        [Claim(host.key, host.rank, (host.proved_at or 0.0) >= live_since) for host in health.values() if host.role == "writer"],
         [host.key for host in health.values() if host.role == "reader"],
     )
-    topology = replace(topology, writer=state.writer, term=state.term, rank=state.rank, conflict=state.conflict)
+    topology = replace(
+        topology,
+        writer=state.writer,
+        term=state.term,
+        rank=state.rank,
+        conflict=state.conflict,
+        superseded=tuple(sorted(state.superseded)),
+    )
     return replace(cluster, health=health, topology=topology)
 
 
@@ -121,7 +136,8 @@ class DirectSearch:
         with self._lock:
             cluster = self._client.local.get(self._watch_key)
             if cluster is not None:
-                self._client.learn(self._watch_key, with_proof(cluster, key, answer, time.monotonic()))
+                now = time.monotonic()
+                self._client.learn(self._watch_key, with_proof(cluster, key, answer, now, live_since=now - _CLAIM_LIFE))
 
 
 def _close(session: ProbeSession | None) -> None:
@@ -129,16 +145,18 @@ def _close(session: ProbeSession | None) -> None:
         session.close()
 
 
-def search(client: MonitorClient, watch: Watch, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
-    """Have a direct search running for a moment longer; single flight per process and watch."""
+def search(
+    client: MonitorClient, watch: Watch, views: list[ClusterState], open_session: Callable[[TopologyHost], ProbeSession]
+) -> None:
+    """Have a direct search over the hosts in `views` running for a moment longer; single flight per process and watch."""
     found = client.searches.get(watch.key)
     if found is None:
         found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session))
-    views = client.views(watch)
     hosts = {host.key: host for view in views for host in view.topology.hosts}
     local = client.own_view(watch)
     if local is None or watch.key not in client.local or set(hosts) - set(local.health):
         dialect = views[0].dialect if views else ""
-        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic()))
+        elsewhere = views[0].topology.elsewhere if views else ()
+        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic(), elsewhere))
     found.wanted_until = time.monotonic() + _KEEP
     found.include(hosts.values())

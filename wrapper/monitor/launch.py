@@ -17,12 +17,15 @@ _START_PATIENCE = 10.0
 
 
 def is_served(paths: MonitorPaths) -> bool:
-    """Whether some process listens on the control socket. A stopped monitor still does: the kernel accepts for it."""
+    """Whether some process listens on the control socket. A stopped monitor still does: the kernel accepts for it. Of one that is
+    reached by TCP nothing is known before it answers."""
+    if paths.url is not None:
+        return True
     probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         probe.setblocking(False)
         probe.connect(str(paths.control))
-    except (FileNotFoundError, ConnectionRefusedError):
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError):
         return False
     except BlockingIOError:
         return True  # its backlog is full: somebody is there
