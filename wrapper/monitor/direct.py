@@ -6,7 +6,6 @@ and give way to newer ones.
 
 from __future__ import annotations
 
-import _thread
 import logging
 import random
 import time
@@ -19,9 +18,10 @@ from msgspec.structs import replace
 from wrapper.decisions.panic import panic_pause
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.dialects.base import RoleAnswer
-from wrapper.monitor.client import MonitorClient, start_thread
+from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, TopologyHost
+from wrapper.monitor.threads import allocate_lock, start_thread
 
 logger = logging.getLogger(__name__)
 # Not the module's own: an application that seeds that one must not find its numbers taken by a thread of ours.
@@ -90,7 +90,7 @@ class DirectSearch:
         self._watch_key = watch_key
         self._open_session = open_session
         self._started = time.monotonic()
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._asked: set[str] = set()
         self.wanted_until = 0.0
 
@@ -99,13 +99,17 @@ class DirectSearch:
         return time.monotonic() < self.wanted_until
 
     def include(self, hosts: Iterable[TopologyHost]) -> None:
-        """Ask these hosts too, each on a thread of its own for as long as the search lasts."""
+        """Ask these hosts too, each on a thread of its own for as long as the search lasts; where no thread is to be had, on the
+        caller's, once."""
         for host in hosts:
             if host.key not in self._asked:
                 self._asked.add(host.key)
-                start_thread(partial(self._ask, host))
+                try:
+                    start_thread(partial(self._ask, host))
+                except RuntimeError:
+                    self._ask(host, once=True)
 
-    def _ask(self, host: TopologyHost) -> None:
+    def _ask(self, host: TopologyHost, *, once: bool = False) -> None:
         session: ProbeSession | None = None
         try:
             while self.is_wanted:
@@ -117,10 +121,13 @@ class DirectSearch:
                     logger.debug("direct search: %s: %s", host.key, error)
                     _close(session)
                     session = None
-                    time.sleep(_CONNECT_PAUSE * _random.uniform(0.8, 1.2))
+                    pause = _CONNECT_PAUSE * _random.uniform(0.8, 1.2)
                 else:
                     self._found(host.key, answer)
-                    time.sleep(panic_pause(time.monotonic() - self._started, _random.random()))
+                    pause = panic_pause(time.monotonic() - self._started, _random.random())
+                if once:
+                    break
+                time.sleep(pause)
         finally:
             _close(session)
             self._asked.discard(host.key)
