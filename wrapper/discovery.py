@@ -16,6 +16,7 @@ from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.direct import search, with_members, with_proof
 from wrapper.monitor.messages import Offer
+from wrapper.monitor.regions import split, within
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, TopologyHost
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
 from wrapper.settings import Settings
@@ -120,8 +121,14 @@ class Discovery:
         dialect = given or self._driver.detect(connection, self._timeout)
         answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
         dialect = self.database_dialect = given or settled(dialect, bool(members))
-        if not members:
+        members, elsewhere = split(members, self._cluster.accessible_regions)
+        if not members and not elsewhere:
             members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)
+        elif unnamed := sorted({member.region for member in elsewhere if not member.host}):
+            logger.warning(
+                "nothing says how the instances in %s are called: they are left alone; set global_cluster_instance_host_patterns",
+                ", ".join(unnamed),
+            )
         elif any(member.host == member.id for member in members) and not self._cluster.endpoint_kind.is_rds:
             logger.warning(
                 "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
@@ -130,11 +137,16 @@ class Discovery:
                 ", ".join(member.id for member in members),
             )
         logger.debug("%s leads to a %s database: %s", watch.host, dialect.code, ", ".join(member.key for member in members))
-        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic()), answer)
+        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic(), elsewhere), answer)
 
     def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:
         """Keep what a host said of itself, under the name that the cluster has for it."""
         physical.role = answer
+        if any(answer.id and host.id == answer.id for host in cluster.topology.elsewhere):
+            # The endpoint's name led to a region that is not ours to reach: nobody is to follow.
+            physical.host_info = physical.host_info.with_role(answer.role)
+            self._cluster.learn(cluster)
+            return
         named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
         if named is None and len(cluster.topology.hosts) == 1:
             named = cluster.topology.hosts[0]
@@ -157,7 +169,7 @@ class Discovery:
             self.dialect.code,
             self._driver.code,
             self._cluster.watch_settings,
-            local.topology,
+            within(local, self._cluster.accessible_regions).topology,
             (physical.arguments, overrides),
             lambda: Offer({**self._driver.login_values(connection), **password, **overrides}),
         )
@@ -179,8 +191,9 @@ class Discovery:
         if watch is None or local is None:
             return self._cluster.hosts
         answer, members = self._driver.read_topology(connection, self.dialect, self._cluster.template, watch.port, self._timeout)
+        members, elsewhere = split(members, self._cluster.accessible_regions)
         if members:
-            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic())
+            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic(), elsewhere)
         physical = self._connections.get(connection)
         if physical is not None:
             self._prove(physical, local, answer)
@@ -199,7 +212,7 @@ class Discovery:
             dialect = self.database_dialect or next(DIALECTS[view.dialect] for view in self._cluster.views)
             return _Probe(self._driver, open_connection(info), dialect, self._timeout)
 
-        search(self._cluster.client, self._cluster.watch, open_probe)
+        search(self._cluster.client, self._cluster.watch, self._cluster.views, open_probe)
 
 
 def _leads_to_writer(physical: Physical, state: ClusterState | None) -> bool:

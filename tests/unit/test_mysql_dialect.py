@@ -47,7 +47,7 @@ def test_who_lists_its_cluster() -> None:
     mysql = {code: dialect for code, dialect in DIALECTS.items() if dialect.engine == "mysql"}
     assert {"mysql", "mariadb", "rds-mysql", "aurora-mysql", "multi-az-mysql"} <= set(mysql)
     assert not any(mysql[code].is_topology_aware for code in ("mysql", "mariadb", "rds-mysql"))
-    assert all(mysql[code].is_topology_aware for code in ("aurora-mysql", "multi-az-mysql"))
+    assert all(mysql[code].is_topology_aware for code in ("aurora-mysql", "multi-az-mysql", "global-aurora-mysql"))
 
 
 def test_a_template_may_have_a_port_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wrapper.dialects.base import DatabaseDialect, RoleAnswer
+from wrapper.dialects.global_database import GlobalAuroraMySqlDialect, GlobalAuroraPostgresDialect
 from wrapper.dialects.mysql import AuroraMySqlDialect, MariaDbDialect, MultiAzMySqlDialect, MySqlDialect, RdsMySqlDialect
 from wrapper.dialects.postgresql import AuroraPostgresDialect, MultiAzPostgresDialect, PostgresDialect, RdsPostgresDialect
 
@@ -12,11 +13,13 @@ DIALECTS: dict[str, DatabaseDialect] = {
         PostgresDialect(),
         RdsPostgresDialect(),
         AuroraPostgresDialect(),
+        GlobalAuroraPostgresDialect(),
         MultiAzPostgresDialect(),
         MySqlDialect(),
         MariaDbDialect(),
         RdsMySqlDialect(),
         AuroraMySqlDialect(),
+        GlobalAuroraMySqlDialect(),
         MultiAzMySqlDialect(),
     )
 }

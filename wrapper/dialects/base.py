@@ -3,20 +3,25 @@ connection, the monitor's asynchronous session) brings the driver."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
+from wrapper.parameters.forms import REGION_PATTERN
 from wrapper.urls import EndpointKind, parse_endpoint
 from wrapper.version import __version__
 
 Row = Sequence[Any]
+# Statements to ask a server one after the other, each answered with its rows; returns the code of its dialect.
+Detection = Generator[str, Sequence[Row], str]
 # What databases list as the client that asked for their topology.
 CLIENT = f"aws_shared_monitor_wrapper-{__version__}"
 _NO_INSTANCES = {EndpointKind.PROXY: "an RDS Proxy", EndpointKind.CUSTOM_CLUSTER: "a custom endpoint"}
+_REGIONAL = re.compile(rf"\s*(?P<region>{REGION_PATTERN}):(?P<pattern>.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +35,20 @@ class RoleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class InstanceTemplate:
-    """How an instance's name becomes an endpoint: `?` stands for the name. `port` replaces the connection's own."""
+    """How an instance's name becomes an endpoint: `?` stands for the name. `port` replaces the connection's own. `regions`: the
+    templates of a Global Database, one for each region."""
 
     pattern: str = "?"
     port: int | None = None
+    regions: tuple[tuple[str, InstanceTemplate], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> InstanceTemplate:
-        """Read `pattern[:port]`. Raises `AwsWrapperError` when it has no `?`, for ports that are none and names that no instance
-        has."""
+        """Read `pattern[:port]`, or a list of `region:pattern[:port]`. Raises `AwsWrapperError` when one has no `?`, for ports that
+        are none and names that no instance has."""
+        regional = [_REGIONAL.fullmatch(item) for item in text.split(",")]
+        if all(regional):
+            return cls(regions=tuple((match["region"].lower(), cls.parse(match["pattern"])) for match in regional if match))
         pattern, colon, port = text.strip().partition(":")
         if "?" not in pattern:
             raise AwsWrapperError(
@@ -56,7 +66,16 @@ class InstanceTemplate:
         return cls(pattern, int(port) if colon else None)
 
     def __str__(self) -> str:
+        if self.regions:
+            return ",".join(f"{region}:{template}" for region, template in self.regions)
         return self.pattern if self.port is None else f"{self.pattern}:{self.port}"
+
+    def in_region(self, region: str) -> InstanceTemplate | None:
+        """Return the template for the instances of a region; None when it is not known how they are called."""
+        if self.regions:
+            return dict(self.regions).get(region)
+        own = parse_endpoint(self.endpoint("instance")).region
+        return self if own in (None, region) else None
 
     def endpoint(self, name: str) -> str:
         """Return the endpoint of the instance called `name`."""
@@ -128,3 +147,13 @@ def listed(rows: Iterable[Row], template: InstanceTemplate, port: int) -> tuple[
         )
         members[member.key] = member
     return tuple(members.values())
+
+
+def detected(detection: Detection, ask: Callable[[str], Sequence[Row]]) -> str:
+    """Return what a detection comes to, `ask` being how a statement is run."""
+    try:
+        sql = next(detection)
+        while True:
+            sql = detection.send(ask(sql))
+    except StopIteration as stop:
+        return str(stop.value)

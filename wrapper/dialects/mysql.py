@@ -10,16 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from wrapper.dialects.base import DatabaseDialect, InstanceTemplate, RoleAnswer, Row, endpoint_host, listed, own_word
+from wrapper.dialects.base import DatabaseDialect, Detection, InstanceTemplate, RoleAnswer, Row, endpoint_host, listed, own_word
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 
-# One round trip tells every MySQL flavour apart. Asking for Aurora's variable by name is an error elsewhere; `server_id`, which all
-# have, is among the rows only where there is a table of members that this user may read.
+# One round trip tells nearly every MySQL flavour apart. Asking for Aurora's variable by name is an error elsewhere; `server_id`,
+# which all have, is among the rows only where there is a table of members that this user may read.
 DETECT_QUERY = """\
 SHOW VARIABLES WHERE Variable_name IN ('aurora_version', 'version', 'version_comment', 'report_host')
    OR Variable_name = 'server_id' AND EXISTS (SELECT 1 FROM information_schema.tables t
                                                WHERE t.table_schema = 'mysql' AND t.table_name = 'rds_topology')"""
+# Both tables or none; what a Global Database has is more than one region.
+GLOBAL_QUERY = """\
+SELECT COUNT(*) FROM information_schema.tables t
+ WHERE UPPER(t.TABLE_SCHEMA) = 'INFORMATION_SCHEMA'
+   AND UPPER(t.TABLE_NAME) IN ('AURORA_GLOBAL_DB_STATUS', 'AURORA_GLOBAL_DB_INSTANCE_STATUS')"""
+REGIONS_QUERY = "SELECT COUNT(*) FROM information_schema.aurora_global_db_status"
 
 # How servers write a switch that is off; one that is on has several values in newer versions of MariaDB.
 _OFF = frozenset({"0", "OFF", "FALSE"})
@@ -39,7 +45,20 @@ def detect(rows: Sequence[Row]) -> str:
     return MySqlDialect.code
 
 
-def _is_on(switch: Any) -> bool:
+def detection() -> Detection:
+    """Ask a server which flavour it is."""
+    code = detect((yield DETECT_QUERY))
+    if code != AuroraMySqlDialect.code:
+        return code
+    for query in (GLOBAL_QUERY, REGIONS_QUERY):
+        ((count,),) = yield query
+        if int(count) < 2:
+            return code
+    return f"global-{code}"
+
+
+def is_on(switch: Any) -> bool:
+    """Whether a value of a server's stands for true."""
     return str(switch).upper() not in _OFF
 
 
@@ -64,7 +83,7 @@ class MySqlDialect(DatabaseDialect):
         return rows[0][: self.role_width], [row[self.role_width :] for row in rows if row[self.role_width] is not None]
 
     def role_answer(self, row: Row) -> RoleAnswer:
-        return RoleAnswer(HostRole.READER if any(map(_is_on, row)) else HostRole.WRITER)
+        return RoleAnswer(HostRole.READER if any(map(is_on, row)) else HostRole.WRITER)
 
 
 class MariaDbDialect(MySqlDialect):
@@ -102,7 +121,7 @@ SELECT t.id, t.endpoint, t.port, @@server_id AS asked_id, @@global.read_only AS 
 
     def role_answer(self, row: Row) -> RoleAnswer:
         *switches, server_id = row
-        return own_word(any(map(_is_on, switches)), str(server_id), 0)
+        return own_word(any(map(is_on, switches)), str(server_id), 0)
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
         return tuple(
@@ -114,7 +133,7 @@ SELECT t.id, t.endpoint, t.port, @@server_id AS asked_id, @@global.read_only AS 
 
 def _listed_role(server_id: Any, asked: Any, switches: Sequence[Any]) -> HostRole:
     """What the host `asked` knows of the role of host `server_id`."""
-    is_writer = not any(map(_is_on, switches))
+    is_writer = not any(map(is_on, switches))
     if str(server_id) == str(asked):
         return HostRole.WRITER if is_writer else HostRole.READER
     return HostRole.READER if is_writer else HostRole.UNKNOWN
@@ -143,7 +162,7 @@ SELECT s.SERVER_ID, s.SESSION_ID = 'MASTER_SESSION_ID' AS is_writer, s.CPU, s.RE
 
     def role_answer(self, row: Row) -> RoleAnswer:
         is_read_only, instance, rank = row
-        return own_word(_is_on(is_read_only), instance, rank)
+        return own_word(is_on(is_read_only), instance, rank)
 
     def topology_hosts(self, rows: Sequence[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
-        return listed(((name, _is_on(is_writer), cpu, lag) for name, is_writer, cpu, lag in rows), template, port)
+        return listed(((name, is_on(is_writer), cpu, lag) for name, is_writer, cpu, lag in rows), template, port)

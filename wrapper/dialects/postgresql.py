@@ -10,13 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from wrapper.dialects.base import CLIENT, DatabaseDialect, InstanceTemplate, RoleAnswer, Row, endpoint_host, listed, own_word
+from wrapper.dialects.base import (
+    CLIENT,
+    DatabaseDialect,
+    Detection,
+    InstanceTemplate,
+    RoleAnswer,
+    Row,
+    endpoint_host,
+    listed,
+    own_word,
+)
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 
-# One round trip tells every PostgreSQL flavour apart: the extensions RDS lists, whether Aurora's status function exists, and how
-# many of a Multi-AZ DB cluster's functions this user may call. These are not looked up by `to_regproc`, which is an error where the
-# schema exists and may not be used.
+# One round trip tells nearly every PostgreSQL flavour apart: the extensions RDS lists, whether Aurora's status function exists, how
+# many of a Multi-AZ DB cluster's functions this user may call, and whether those of a Global Database may be called. The former are
+# not looked up by `to_regproc`, which is an error where the schema exists and may not be used.
 DETECT_QUERY = """\
 SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_catalog.=) 'rds.extensions'),
        pg_catalog.to_regproc('pg_catalog.aurora_replica_status') IS NOT NULL,
@@ -24,7 +34,12 @@ SELECT (SELECT s.setting FROM pg_catalog.pg_settings s WHERE s.name OPERATOR(pg_
           FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
          WHERE n.nspname OPERATOR(pg_catalog.=) 'rds_tools' AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
            AND p.proname OPERATOR(pg_catalog.=) ANY (ARRAY['multi_az_db_cluster_source_dbi_resource_id', 'dbi_resource_id'])
-           AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE'))"""
+           AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')),
+       pg_catalog.has_function_privilege(pg_catalog.to_regproc('pg_catalog.aurora_global_db_status')::pg_catalog.oid, 'EXECUTE')
+           AND pg_catalog.has_function_privilege(
+               pg_catalog.to_regproc('pg_catalog.aurora_global_db_instance_status')::pg_catalog.oid, 'EXECUTE')"""
+# Every newer Aurora has these functions; what a Global Database has is more than one region.
+REGIONS_QUERY = "SELECT pg_catalog.count(1) FROM pg_catalog.aurora_global_db_status()"
 
 
 def detect(row: Row) -> str:
@@ -38,6 +53,17 @@ def detect(row: Row) -> str:
     if "rds_tools" in extensions:
         return RdsPostgresDialect.code
     return PostgresDialect.code
+
+
+def detection() -> Detection:
+    """Ask a server which flavour it is."""
+    (row,) = yield DETECT_QUERY
+    code = detect(row)
+    if code == AuroraPostgresDialect.code and row[-1]:
+        ((regions,),) = yield REGIONS_QUERY
+        if regions > 1:
+            return f"global-{code}"
+    return code
 
 
 # The first eight hex digits of a WAL file's name are its timeline; the function refuses to work during recovery.

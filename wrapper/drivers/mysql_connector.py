@@ -20,8 +20,8 @@ from mysql.connector.connection import MySQLConnection
 from mysql.connector.constants import DEFAULT_CONFIGURATION
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
-from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.mysql import DETECT_QUERY, MySqlDialect, detect
+from wrapper.dialects.base import InstanceTemplate, detected
+from wrapper.dialects.mysql import MySqlDialect, detection
 from wrapper.drivers import mysql_errors, mysql_guard, mysql_parameters, mysql_query, mysql_socket
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -299,7 +299,7 @@ class MySqlConnectorDialect:
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        return DIALECTS[detect(mysql_query.run(connection, DETECT_QUERY, timeout))]
+        return DIALECTS[detected(detection(), lambda sql: mysql_query.run(connection, sql, timeout))]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
         (row,) = mysql_query.run(connection, dialect.role_query, timeout)

@@ -46,11 +46,16 @@ class ProbeSession(Protocol):
 
 
 def with_members(
-    cluster: ClusterState | None, watch_key: str, dialect: str, hosts: tuple[TopologyHost, ...], at: float
+    cluster: ClusterState | None,
+    watch_key: str,
+    dialect: str,
+    hosts: tuple[TopologyHost, ...],
+    at: float,
+    elsewhere: tuple[TopologyHost, ...] = (),
 ) -> ClusterState:
-    """Return the cluster with its members as a session of this process read them."""
+    """Return the cluster with its members as a session of this process read them; `elsewhere`: those that are not to be reached."""
     known = cluster or ClusterState(topic="direct", dialect=dialect, watches=(watch_key,))
-    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at)
+    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at, elsewhere=elsewhere)
     health = {host.key: known.health.get(host.key) or HostHealth(host.key) for host in hosts}
     return replace(known, dialect=dialect, topology=topology, health=health)
 
@@ -133,16 +138,18 @@ def _close(session: ProbeSession | None) -> None:
         session.close()
 
 
-def search(client: MonitorClient, watch: Watch, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
-    """Have a direct search running for a moment longer; single flight per process and watch."""
+def search(
+    client: MonitorClient, watch: Watch, views: list[ClusterState], open_session: Callable[[TopologyHost], ProbeSession]
+) -> None:
+    """Have a direct search over the hosts in `views` running for a moment longer; single flight per process and watch."""
     found = client.searches.get(watch.key)
     if found is None:
         found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session))
-    views = client.views(watch)
     hosts = {host.key: host for view in views for host in view.topology.hosts}
     local = client.own_view(watch)
     if local is None or watch.key not in client.local or set(hosts) - set(local.health):
         dialect = views[0].dialect if views else ""
-        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic()))
+        elsewhere = views[0].topology.elsewhere if views else ()
+        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic(), elsewhere))
     found.wanted_until = time.monotonic() + _KEEP
     found.include(hosts.values())

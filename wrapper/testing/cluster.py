@@ -148,6 +148,13 @@ class Cluster:
         """All instances but the writer."""
         return [instance for instance in self.instances.values() if instance.id != self.writer_id]
 
+    def heirs(self) -> list[Instance]:
+        """Who may become the writer when nobody is named."""
+        return self.readers()
+
+    def mend(self) -> None:
+        """Forget what is special about instances, as the first part of a reset."""
+
     def resolve(self, name: str) -> Instance:
         """Return the instance called `name`; `writer` and `reader` name one by its role."""
         if name == "writer":
@@ -206,8 +213,12 @@ class Cluster:
         }
         for instance in self.instances.values():
             if not instance.server.is_hung and not instance.is_stale:
-                _replace(instance.server.view_file, json.dumps(view))
+                replace_file(instance.server.view_file, json.dumps(self.seen_by(instance, view)))
         self._write_hosts()
+
+    def seen_by(self, instance: Instance, view: dict[str, Any]) -> dict[str, Any]:
+        """What an instance knows of the cluster, given all there is."""
+        return view
 
     def _full_name(self, identity: str) -> str:
         """An instance's name in the domain, also where it is called by its address."""
@@ -218,7 +229,7 @@ class Cluster:
         lines = [f"{instance.address} {instance.endpoint}" for instance in self.instances.values()]
         lines.append(f"{self.instances[self.named_writer_id].address} {self.writer_endpoint}")
         lines.append(f"{readers[0].address} {self.reader_endpoint}")
-        _replace(self.hosts_file, "\n".join(lines) + "\n")
+        replace_file(self.hosts_file, "\n".join(lines) + "\n")
 
     def flip_name(self) -> None:
         """Have the writer endpoint's name lead to the writer."""
@@ -286,7 +297,7 @@ def _identity(options: Options, number: int) -> str:
     return str(number) if options.address_names else f"instance-{number}"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Replace a file in one step; readable by the servers' account."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")

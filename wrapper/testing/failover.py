@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from wrapper.testing.cluster import Cluster, Instance
@@ -54,7 +55,7 @@ def _candidate(cluster: Cluster, target: str | None) -> Instance:
         if not instance.is_usable:
             raise LabError(f"{instance.id} cannot be promoted: it does not run as a reader; start or rejoin it first")
         return instance
-    usable = [reader for reader in cluster.readers() if reader.is_usable]
+    usable = [reader for reader in cluster.heirs() if reader.is_usable]
     if not usable:
         raise LabError("no reader is running: nobody can be promoted")
     return max(usable, key=lambda reader: (reader.server.position(), reader.id))
@@ -84,6 +85,12 @@ def rejoin(cluster: Cluster, name: str) -> None:
     cluster.publish()
 
 
+def rejoin_all(cluster: Cluster, instances: Iterable[Instance]) -> None:
+    """Make several instances proper readers."""
+    for instance in instances:
+        rejoin(cluster, instance.id)
+
+
 def rejoin_old_writers(cluster: Cluster) -> None:
     """Have every former writer that is down, or still up in its old role, join as a reader; hung ones stay hung."""
     for instance in cluster.readers():
@@ -94,6 +101,7 @@ def rejoin_old_writers(cluster: Cluster) -> None:
 
 def reset(cluster: Cluster) -> None:
     """Undo every fault: one writer, all others replicating from it."""
+    cluster.mend()
     for instance in cluster.instances.values():
         server = instance.server
         if server.is_hung and not instance.is_stale:
@@ -104,6 +112,10 @@ def reset(cluster: Cluster) -> None:
     writer = cluster.writer.server
     if not writer.is_running:
         _start(cluster, cluster.writer)
+    for reader in cluster.readers():
+        # A promotion that was undone before it was over has left them with the writer that was.
+        if reader.is_usable and not reader.server.was_writer and reader.server.source is not writer:
+            reader.server.follow(writer)
     following = writer.followers([reader.server for reader in cluster.readers() if reader.is_usable])
     for reader in cluster.readers():
         if reader.is_stale or not reader.server.is_running:

@@ -30,6 +30,7 @@ class Options:
     address_names: bool = False
     suffix: str = "local-1.rds.test"
     tls: bool = False
+    regions: tuple[str, ...] = ()
 
     @property
     def engine(self) -> str:
@@ -44,6 +45,12 @@ class Options:
         """Raise `LabError` for a value that cannot be."""
         if self.instances < 1 or self.instances > 15:
             raise LabError(f"instances={self.instances} is not valid: expected 1 to 15")
+        if self.regions and (self.family != "aurora" or self.address_names or len(set(self.regions)) < 2):
+            raise LabError(
+                f"regions={','.join(self.regions)} is not valid: a Global Database is an Aurora with names in two regions"
+            )
+        if self.regions and self.instances % len(self.regions):
+            raise LabError(f"instances={self.instances} is not valid: every region has equally many")
 
 
 def choose_flavor(engine: str | None, flavor: str | None) -> str:

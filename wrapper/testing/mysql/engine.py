@@ -29,11 +29,11 @@ CREATE USER {USER}@'%' IDENTIFIED BY '{{password}}';
 GRANT ALL PRIVILEGES ON {DATABASE}.* TO {USER}@'%';
 """
 # What a family needs beside the layer: a script, and what applications may read of it.
-_RDS = ("rds_topology.sql", f"GRANT SELECT ON mysql.rds_topology TO {USER}@'%';\n")
+_AURORA = ("replica_host_status", "aurora_global_db_status", "aurora_global_db_instance_status", "aurora_lab_tables")
 _DRESS = {
-    "aurora": ("aurora.sql", f"GRANT SELECT ON mysql.replica_host_status TO {USER}@'%';\n"),
-    "multi-az": _RDS,
-    "rds": _RDS,
+    "aurora": ("aurora.sql", _AURORA),
+    "multi-az": ("rds_topology.sql", ("rds_topology",)),
+    "rds": ("rds_topology.sql", ("rds_topology",)),
 }
 
 
@@ -92,8 +92,9 @@ class MySqlEngine(Engine):
         sql += _TEMPLATE.format(superuser_password=self.superuser_password, password=self.password)
         if self.options.family:
             folder = Path(__file__).parent
-            dress, grant = _DRESS[self.options.family]
-            sql += (folder / "lab_view.sql").read_text(encoding="utf-8") + (folder / dress).read_text(encoding="utf-8") + grant
+            dress, views = _DRESS[self.options.family]
+            sql += (folder / "lab_view.sql").read_text(encoding="utf-8") + (folder / dress).read_text(encoding="utf-8")
+            sql += "".join(f"GRANT SELECT ON mysql.{view} TO {USER}@'%';\n" for view in views)
         command = [
             str(self._programs.server), "--no-defaults", "--bootstrap", *as_root(), f"--basedir={self._programs.base}",
             f"--lc-messages-dir={self._programs.scripts}", f"--datadir={self._template}", f"--tmpdir={self.directory}",

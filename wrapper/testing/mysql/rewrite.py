@@ -13,6 +13,7 @@ from functools import cached_property
 
 AURORA_VERSION = b"3.08.0"
 _MYSQL_VERSION = b"8.0.40"
+LIST = b"tables"
 # What is only text stays as it is.
 _TEXT = rb"""'(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" | --\s[^\n]* | \#[^\n]* | /\*.*?\*/"""
 # Here a column takes its name from the expression, so it is given the one that was asked for.
@@ -33,8 +34,8 @@ class Names:
 
     @cached_property
     def hints(self) -> tuple[bytes, ...]:
-        """Hardly any statement has one of these."""
-        return (*self.variables, *self.tables, *self.functions)
+        """Hardly any statement has one of these; the list of tables is ours only in one that names a table of ours."""
+        return tuple(name for name in (*self.variables, *self.tables, *self.functions) if name != LIST)
 
     @cached_property
     def pattern(self) -> re.Pattern[bytes]:
@@ -67,7 +68,12 @@ AURORA = Names(
         b"innodb_read_only": b"@@read_only",
     },
     switches=frozenset({b"innodb_read_only"}),
-    tables={b"replica_host_status": b"mysql.replica_host_status"},
+    tables={
+        b"replica_host_status": b"mysql.replica_host_status",
+        b"aurora_global_db_status": b"mysql.aurora_global_db_status",
+        b"aurora_global_db_instance_status": b"mysql.aurora_global_db_instance_status",
+        LIST: b"mysql.aurora_lab_tables",
+    },
     functions={b"aurora_version": b"'%s'" % AURORA_VERSION},
 )
 # A server that starts from nothing needs a new id; an instance of RDS's keeps its own.

@@ -18,3 +18,20 @@ CREATE FUNCTION pg_catalog.aurora_replica_status()
               CASE WHEN i.writer THEN NULL ELSE i.lag_ms END, 0, 0, 0, 0, 0, 0, 0, i.cpu
          FROM pg_catalog.jsonb_to_recordset(pg_catalog.rds_lab_view() -> 'instances')
               AS i(id text, writer boolean, lag_ms double precision, cpu double precision, updated_at double precision) $$;
+
+-- Every Aurora has these two; a Global Database alone has rows in them.
+CREATE FUNCTION pg_catalog.aurora_global_db_status()
+    RETURNS TABLE (aws_region text, highest_lsn_written bigint, durability_lag_in_msec double precision,
+                   rpo_lag_in_msec double precision, last_lag_calculation_time timestamptz, feedback_epoch integer, feedback_xmin xid)
+    LANGUAGE sql STABLE AS
+    $$ SELECT r.value, 0, 0, 0, pg_catalog.now(), 0, NULL::xid
+         FROM pg_catalog.jsonb_array_elements_text(pg_catalog.rds_lab_view() -> 'regions') AS r(value) $$;
+
+CREATE FUNCTION pg_catalog.aurora_global_db_instance_status()
+    RETURNS TABLE (server_id text, session_id text, aws_region text, durable_lsn bigint, highest_lsn_rcvd bigint,
+                   feedback_epoch integer, feedback_xmin xid, oldest_read_view_lsn bigint, visibility_lag_in_msec double precision)
+    LANGUAGE sql STABLE AS
+    $$ SELECT i.id, CASE WHEN i.writer THEN 'MASTER_SESSION_ID' ELSE pg_catalog.md5(i.id) END, i.region, 0, 0, 0, NULL::xid, 0,
+              CASE WHEN i.writer THEN NULL ELSE i.lag_ms END
+         FROM pg_catalog.jsonb_to_recordset(pg_catalog.rds_lab_view() -> 'global_instances')
+              AS i(id text, region text, writer boolean, lag_ms double precision) $$;
