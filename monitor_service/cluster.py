@@ -18,6 +18,7 @@ from monitor_service.logins import Logins
 from monitor_service.registry import Identity, effective
 from wrapper.dialects import DatabaseDialect
 from wrapper.monitor.messages import Settings, WatchRequest
+from wrapper.monitor.regions import split
 from wrapper.monitor.state import (
     OURS,
     SILENT,
@@ -117,6 +118,8 @@ class Cluster:
         self.watches |= {request.watch.key for request in requests}
         self._clients = len(registry.leases_of(self.topic))
         has_news = has_news or settings.interval < self.settings.interval
+        if settings.accessible_regions != self.settings.accessible_regions and self.topology_actor is not None:
+            self.topology_actor.poke()
         self.settings = settings
         if has_news:
             self.poke()
@@ -143,15 +146,17 @@ class Cluster:
         return 0.0 if health is None or health.failing_since is None else monotonic() - health.failing_since
 
     def membership_source(self) -> TopologyHost | None:
-        """Where to read the membership: the writer when it answers, else a host that answers and claims nothing unproved."""
+        """Where to read the membership: the writer, or who was it last, when it answers; else a host that answers and claims
+        nothing unproved."""
+        writer = self.view.writer.writer or self.view.writer.holder
         answering = [
             host
             for host in self.view.hosts
             if (health := self.view.health[host.key]).accepting
             and not health.is_failing
-            and (health.role != topology.WRITER or host.key == self.view.writer.writer)
+            and (health.role != topology.WRITER or host.key == writer)
         ]
-        return min(answering, key=lambda host: (host.key != self.view.writer.writer, host.key), default=None)
+        return min(answering, key=lambda host: (host.key != writer, host.key), default=None)
 
     def latest(self) -> list[HostHealth]:
         """The evidence about every host, before any of it was put down to ourselves."""
@@ -181,7 +186,8 @@ class Cluster:
         if self._stopped:
             return
         known = set(self.view.health)
-        self._step(*topology.on_table(self.view, hosts, read_from, monotonic()))
+        near, elsewhere = split(hosts, self.settings.accessible_regions)
+        self._step(*topology.on_table(self.view, near, read_from, monotonic(), elsewhere))
         if set(self.view.health) != known:
             self._fit_actors()
             self._publish_all()
@@ -317,5 +323,5 @@ class Cluster:
 
 def _essence(value: Topology) -> Topology:
     """What of a topology is worth a message: not the passing of time, nor load figures."""
-    hosts = tuple(replace(host, cpu=None, lag_ms=None) for host in value.hosts)
-    return replace(value, hosts=hosts, rank=0.0, read_at=0.0, read_from="")
+    hosts, elsewhere = (tuple(replace(host, cpu=None, lag_ms=None) for host in hosts) for hosts in (value.hosts, value.elsewhere))
+    return replace(value, hosts=hosts, elsewhere=elsewhere, rank=0.0, read_at=0.0, read_from="")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from monitor_service.options import Limits
 from wrapper.monitor.messages import Client, Offer, Settings, WatchRequest
+from wrapper.monitor.regions import either
 
 # Seconds; what a request may ask for. The lower bound keeps one client from turning probes into load.
 SHORTEST_INTERVAL = 0.02
@@ -191,6 +192,7 @@ def effective(settings: Iterable[Settings]) -> Settings | None:
         high_refresh=min(one.high_refresh for one in found),
         instance_template=templates[0] if templates else "?",
         connect_timeout=min(one.connect_timeout for one in found),
+        accessible_regions=either(*(one.accessible_regions for one in found)),
     )
 
 

@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from monitor_service.client import MonitorConnection, this_client
 from monitor_service.loop_guard import LoopGuard, guarded_loop
 from monitor_service.report import event_line
-from monitor_service.sessions import ProbeError
-from wrapper.dialects import DIALECTS, DatabaseDialect
+from monitor_service.sessions import ProbeError, Session
+from wrapper.dialects import DIALECTS, DatabaseDialect, settled
 from wrapper.dialects import mysql as mysql_dialects
 from wrapper.dialects import postgresql as postgresql_dialects
-from wrapper.dialects.base import InstanceTemplate
+from wrapper.dialects.base import InstanceTemplate, detected
 from wrapper.monitor.messages import (
     RENEW_INTERVAL,
     Offer,
@@ -30,6 +30,7 @@ from wrapper.monitor.messages import (
     WatchRequest,
 )
 from wrapper.monitor.paths import MonitorPaths
+from wrapper.monitor.regions import split
 from wrapper.monitor.state import FROM_DIRECT, Topology, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.urls import parse_endpoint
@@ -87,14 +88,16 @@ def _request(dsn: str, interval: float, pattern: str | None) -> WatchRequest:
     found = ask(dsn)
     dialect, port = found.dialect, found.port
     template = pattern or parse_endpoint(found.host).template or "?"
-    hosts = dialect.topology_hosts(found.rows, InstanceTemplate.parse(template), port)
+    hosts, elsewhere = split(dialect.topology_hosts(found.rows, InstanceTemplate.parse(template), port), ())
     return WatchRequest(
         client=this_client(),
         watch=Watch(dialect.engine, found.host, port),
         dialect=dialect.code,
         driver=found.driver,
         settings=Settings(interval=interval, instance_template=template),
-        seed=Topology(hosts=hosts or (TopologyHost(found.host, port),), source=FROM_DIRECT, read_at=time.monotonic()),
+        seed=Topology(
+            hosts=hosts or (TopologyHost(found.host, port),), source=FROM_DIRECT, read_at=time.monotonic(), elsewhere=elsewhere
+        ),
         offer=Offer(found.login),
     )
 
@@ -120,10 +123,10 @@ def _ask_postgresql(dsn: str) -> Endpoint:
             given["hostaddr"] = address
         with psycopg.connect("", **{"connect_timeout": int(PATIENCE), **given}, autocommit=True) as connection:
             port = connection.info.port
-            row = connection.execute(postgresql_dialects.DETECT_QUERY).fetchone()
-            dialect = DIALECTS[postgresql_dialects.detect(row or (None, False))]
+            dialect = DIALECTS[detected(postgresql_dialects.detection(), lambda sql: connection.execute(sql.encode()).fetchall())]
             query = dialect.topology_query
             rows = connection.execute(query.encode()).fetchall() if query is not None else []
+            dialect = settled(dialect, bool(rows))
     except psycopg.Error as error:
         raise CannotAskError(str(error).strip()) from None
     login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
@@ -142,6 +145,17 @@ def _ask_mysql(dsn: str) -> Endpoint:
         loop.close()
 
 
+async def _detected(session: Session) -> str:
+    detection = mysql_dialects.detection()
+    sql = next(detection)
+    while True:
+        rows = await session.ask(sql, PATIENCE)
+        try:
+            sql = detection.send(rows)
+        except StopIteration as stop:
+            return str(stop.value)
+
+
 async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> Endpoint:
     from monitor_service.sessions.mysql import Door
 
@@ -152,8 +166,9 @@ async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> Endpoint:
     found = await asyncio.get_running_loop().getaddrinfo(static_address(host) or host, port, type=socket.SOCK_STREAM)
     session = await Door(host, str(found[0][4][0]), port, guard).log_in(login, PATIENCE)
     try:
-        dialect = DIALECTS[mysql_dialects.detect(await session.ask(mysql_dialects.DETECT_QUERY, PATIENCE))]
+        dialect = DIALECTS[await _detected(session)]
         rows = await session.ask(dialect.topology_query, PATIENCE) if dialect.topology_query is not None else []
+        dialect = settled(dialect, bool(rows))
     finally:
         session.close()
     return Endpoint(host, port, dialect, "mysql-connector-python", login, rows)

@@ -47,11 +47,11 @@ def pid_of(connection):
 """
 
 
-def run(script: str, lab: LocalAurora) -> Any:
-    """Run a script in a fresh process; it prints one JSON document."""
+def run(script: str, lab: LocalAurora, first: str = "") -> Any:
+    """Run a script in a fresh process, after `first` and what all scripts need; it prints one JSON document."""
     environment = {**os.environ, **lab.environment(), "DSN": lab.dsn(), "PATTERN": lab.instance_host_pattern}
     done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", first + PRELUDE + textwrap.dedent(script)],
         capture_output=True,
         text=True,
         env=environment,

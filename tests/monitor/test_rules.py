@@ -33,7 +33,7 @@ def cases(name: str) -> list[Any]:
 
 def member(key: str, role: str = "unknown") -> TopologyHost:
     host, port = split_host_key(key)
-    return TopologyHost(host, port, role=role)
+    return TopologyHost(host, port, role=role, region=host.rpartition("/")[0])
 
 
 def make_probe(spec: dict[str, Any], now: float) -> Probe:
@@ -73,7 +73,8 @@ def test_topology(case: dict[str, Any]) -> None:
             view, _ = topology.on_probe(view, health, now, now)
         elif "table" in step:
             listed = tuple(member(key, role) for key, role in step["table"]["hosts"].items())
-            view, _ = topology.on_table(view, listed, step["table"]["from"], now)
+            elsewhere = tuple(member(key, role) for key, role in step["table"].get("elsewhere", {}).items())
+            view, _ = topology.on_table(view, listed, step["table"]["from"], now, elsewhere)
         elif "report" in step:
             report = step["report"]
             view, _ = topology.on_report(view, report["host"], report["error"], report["at"], now)
@@ -81,6 +82,7 @@ def test_topology(case: dict[str, Any]) -> None:
             view = topology.on_pause(view, now)
         seen = {
             "writer": view.writer.writer,
+            "published": view.topology.writer,
             "term": view.writer.term,
             "conflict": list(view.writer.conflict),
             "searching": view.searching_since is not None,

@@ -167,7 +167,7 @@ class DriverDialect(Protocol):
         ...
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        """Find out which flavour of database the connection leads to (one round trip)."""
+        """Find out which flavour of database the connection leads to (one round trip; more for an Aurora)."""
         ...
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:

@@ -20,8 +20,8 @@ from mysql.connector.connection import MySQLConnection
 from mysql.connector.constants import DEFAULT_CONFIGURATION
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
-from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.mysql import DETECT_QUERY, detect, role_and_members, split
+from wrapper.dialects.base import InstanceTemplate, detected
+from wrapper.dialects.mysql import MySqlDialect, detection
 from wrapper.drivers import mysql_errors, mysql_guard, mysql_parameters, mysql_query, mysql_socket
 from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -302,7 +302,7 @@ class MySqlConnectorDialect:
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        return DIALECTS[detect(mysql_query.run(connection, DETECT_QUERY, timeout))]
+        return DIALECTS[detected(detection(), lambda sql: mysql_query.run(connection, sql, timeout))]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
         (row,) = mysql_query.run(connection, dialect.role_query, timeout)
@@ -313,8 +313,9 @@ class MySqlConnectorDialect:
     ) -> tuple[RoleAnswer, tuple[TopologyHost, ...]]:
         if dialect.topology_query is None:
             return self.ask_role(connection, dialect, timeout), ()
-        own, members = split(mysql_query.run(connection, role_and_members(dialect), timeout))
-        return dialect.role_answer(own), dialect.topology_hosts(members, template, port)
+        assert isinstance(dialect, MySqlDialect)
+        role, members = dialect.split(mysql_query.run(connection, dialect.joined_query, timeout))
+        return dialect.role_answer(role), dialect.topology_hosts(members, template, port)
 
     def login_values(self, connection: Any) -> dict[str, Any]:
         values: dict[str, Any] = {

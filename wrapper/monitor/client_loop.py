@@ -11,6 +11,7 @@ import math
 import os
 import random
 import time
+from _thread import get_native_id
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,6 +47,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
+from wrapper.monitor.threads import seconds_held, waits_so_far
 
 if TYPE_CHECKING:
     from wrapper.monitor.client import MonitorClient
@@ -63,10 +65,16 @@ _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
 _HIGH_WATER_MARK = 1000
+# Other threads kept this one from running for so long.
+_HELD = 0.5
 
 
 class ClientLoop:
-    """The thread's state. Only that thread touches it, except for `stopping`."""
+    """The thread's state. Only that thread touches it, except for `stopping`.
+
+    `thread`, `turns`, `turned_at`, `is_held` are read by others: the kernel's number of the thread, how often and when it last
+    looked, and whether it may be late.
+    """
 
     def __init__(self, client: MonitorClient, paths: MonitorPaths) -> None:
         self.client = client
@@ -85,6 +93,11 @@ class ClientLoop:
         self.start_at = 0.0
         self.start_pause = _FIRST_START_PAUSE
         self.garbage = 0
+        self.thread = 0
+        self.turns = 0
+        self.turned_at = 0.0
+        # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
+        self.is_held = False
         self.refused = ""
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
@@ -92,6 +105,7 @@ class ClientLoop:
     def run(self) -> None:
         """Run until told to stop or idle for long; an error of the loop itself is logged and ends it, the next use starts
         another."""
+        self.thread = get_native_id()
         context = zmq.Context(io_threads=1)
         try:
             self._open(context)
@@ -129,7 +143,9 @@ class ClientLoop:
 
     def _turn(self) -> None:
         now = time.monotonic()
+        waits = waits_so_far()
         self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
+        self._notice_if_held(waits)
         try:
             os.eventfd_read(self.client.wake_fd)
         except BlockingIOError:
@@ -141,6 +157,20 @@ class ClientLoop:
         self._send_inbox(now)
         self._timers(now)
         self._judge(now)
+        self.turns += 1
+        self.turned_at = time.monotonic()
+        if self.is_held:
+            advance()  # have every connection look, and let us catch up, at its next call
+
+    def _notice_if_held(self, waits: int) -> None:
+        held = seconds_held(waits)
+        if not self.is_held and held >= _HELD:
+            self.is_held = True
+            logger.warning(
+                "the threads of this process were held up for %.1f s while it had nothing to do (uwsgi: set enable-threads); from "
+                "now on news of the cluster is read before each call",
+                held,
+            )
 
     def _next_timer(self, now: float) -> float:
         times = [self.renew_at, now + STALE_AFTER, *self.unanswered.values()]
@@ -234,6 +264,7 @@ class ClientLoop:
                 self.events.setsockopt_string(zmq.SUBSCRIBE, message.topic)
                 self.topics[message.watch] = message.topic
             self._want_snapshot()
+            self.renew_at = 0.0  # our first connections were counted before there was anybody to tell
         elif isinstance(message, Snapshot):
             self.needs_snapshot = False
             self._replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))

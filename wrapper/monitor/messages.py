@@ -20,6 +20,7 @@ import msgspec
 
 from ..hosts import host_key
 from ..urls import other_endpoint
+from .regions import either
 from .state import (
     ClusterGone,
     ClusterState,
@@ -93,13 +94,15 @@ class Watch(Value, frozen=True, omit_defaults=True, dict=True):  # with a dictio
 
 class Settings(Value, frozen=True, omit_defaults=True):
     """How one connection wants its cluster watched. Times in seconds. The monitor probes at the tightest interval of all live
-    leases; `count` stays with the connection, which judges the evidence itself."""
+    leases; `count` stays with the connection, which judges the evidence itself. `instance_template`: see `InstanceTemplate.parse`.
+    `accessible_regions`: of a Global Database, those whose hosts may be reached; none for all."""
 
     interval: float = 1.0
     topology_refresh: float = 30.0
     high_refresh: float = 0.1
     instance_template: str = "?"
     connect_timeout: float = 5.0
+    accessible_regions: tuple[str, ...] = ()
 
     def tightest(self, other: Settings) -> Settings:
         """Return the settings that serve connections with either; what cannot serve both is the other's."""
@@ -109,6 +112,7 @@ class Settings(Value, frozen=True, omit_defaults=True):
             high_refresh=min(self.high_refresh, other.high_refresh),
             instance_template=other.instance_template,
             connect_timeout=min(self.connect_timeout, other.connect_timeout),
+            accessible_regions=either(self.accessible_regions, other.accessible_regions),
         )
 
 

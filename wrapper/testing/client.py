@@ -29,12 +29,14 @@ class Instance:
 
 @dataclass(frozen=True)
 class FailoverReport:
-    """What a failover did. `timings`: seconds from its start. `at`: when the new writer was published (CLOCK_MONOTONIC)."""
+    """What a failover did. `timings`: seconds from its start; `without_writer`, where the lab itself ended the old one: how long
+    there was none. `at`: when the new writer was published, `promoted_at`: from when it took writes (CLOCK_MONOTONIC)."""
 
     old_writer: str
     new_writer: str
     timings: dict[str, float]
     at: float
+    promoted_at: float
 
 
 class LabClient:
@@ -226,6 +228,11 @@ class LabClient:
     ) -> None:
         """Have a reader promoted `delay` seconds from now; returns at once."""
         self.request("promote_later", delay=delay, target=target, rejoin=rejoin, drop_sessions=drop_sessions)
+
+    def upgrade(self, *, pause: float = 0.0) -> FailoverReport:
+        """Play the minor upgrade of an RDS Multi-AZ DB cluster: the readers restart one after the other, each being down for
+        `pause` seconds, then the writer moves to one of them and the old one restarts as a reader. Returns when all is done."""
+        return FailoverReport(**self.request("upgrade", pause=pause))
 
     def wait_for_promotion(self, timeout: float = 30.0) -> FailoverReport:
         """Wait until a promotion that was scheduled has happened; return its report."""

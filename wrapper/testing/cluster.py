@@ -63,7 +63,7 @@ class Cluster:
         offset = self.engine.direct_offset
         used = {number + there for number in numbers for there in (0, offset)}
         prefix, self.port = free_network(used, self.engine.usual_port, self.engine.other_ports)
-        self.pattern = f"{prefix}.?" if options.address_names else f"?.{self.hash}.{options.suffix}"
+        self.pattern = f"{prefix}.?" if options.address_names else self._full_name("?")
         self.instances: dict[str, Instance] = {}
         addresses = [f"{prefix}.{number}" for number in sorted(used)]
         names = [self.pattern.replace("?", _identity(options, number)) for number in numbers]
@@ -154,6 +154,13 @@ class Cluster:
         """All instances but the writer."""
         return [instance for instance in self.instances.values() if instance.id != self.writer_id]
 
+    def heirs(self) -> list[Instance]:
+        """Who may become the writer when nobody is named."""
+        return self.readers()
+
+    def mend(self) -> None:
+        """Forget what is special about instances, as the first part of a reset."""
+
     def resolve(self, name: str) -> Instance:
         """Return the instance called `name`; `writer` and `reader` name one by its role."""
         if name == "writer":
@@ -190,7 +197,15 @@ class Cluster:
         for instance in self.instances.values():
             if instance.is_usable:
                 instance.seen_at = now
+        is_multi_az = self.options.family == "multi-az"
+        resource_id = self.engine.resource_id
         view = {
+            "source": resource_id(self.writer_id) if is_multi_az else None,
+            "topology": [
+                {"id": resource_id(instance.id), "endpoint": self._full_name(instance.id), "port": self.port}
+                for instance in self.instances.values()
+                if is_multi_az
+            ],
             "instances": [
                 {
                     "id": instance.id,
@@ -200,19 +215,27 @@ class Cluster:
                     "updated_at": instance.seen_at or now,
                 }
                 for instance in self.instances.values()
-            ]
+            ],
         }
         for instance in self.instances.values():
             if not instance.server.is_hung and not instance.is_stale:
-                _replace(instance.server.view_file, json.dumps(view))
+                replace_file(instance.server.view_file, json.dumps(self.seen_by(instance, view)))
         self._write_hosts()
+
+    def seen_by(self, instance: Instance, view: dict[str, Any]) -> dict[str, Any]:
+        """What an instance knows of the cluster, given all there is."""
+        return view
+
+    def _full_name(self, identity: str) -> str:
+        """An instance's name in the domain, also where it is called by its address."""
+        return f"{identity}.{self.hash}.{self.options.suffix}"
 
     def _write_hosts(self) -> None:
         readers = [reader for reader in self.readers() if reader.server.is_running] or [self.writer]
         lines = [f"{instance.address} {instance.endpoint}" for instance in self.instances.values()]
         lines.append(f"{self.instances[self.named_writer_id].address} {self.writer_endpoint}")
         lines.append(f"{readers[0].address} {self.reader_endpoint}")
-        _replace(self.hosts_file, "\n".join(lines) + "\n")
+        replace_file(self.hosts_file, "\n".join(lines) + "\n")
 
     def flip_name(self) -> None:
         """Have the writer endpoint's name lead to the writer."""
@@ -286,7 +309,7 @@ def _identity(options: Options, number: int) -> str:
     return str(number) if options.address_names else f"instance-{number}"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
     """Replace a file in one step; readable by the servers' account."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")

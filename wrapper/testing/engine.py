@@ -40,6 +40,10 @@ class Engine(ABC):
         return port
 
     @abstractmethod
+    def resource_id(self, identity: str) -> str | int:
+        """By what an RDS Multi-AZ DB cluster calls the instance."""
+
+    @abstractmethod
     def make_server(self, identity: str, address: str, port: int, direct_address: str) -> Server:
         """Return a server that is not there yet."""
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class LocalAurora(LabClient):
     `synchronous`: acknowledge commits only when a reader has them, so that no failover loses one. `dns_delay`: seconds until the
     writer endpoint's name follows. `address_names`: call the instances by the last number of their address, so that drivers which
     know nothing of the lab's names reach them. `tls`: the servers offer TLS, with a certificate for all their names and addresses
-    by an authority of the lab's own (`certificate_authority`).
+    by an authority of the lab's own (`certificate_authority`). `regions`: for a Global Database, see `LocalGlobalDatabase`.
 
     Raises `LabError` when it cannot start.
     """
@@ -54,6 +55,7 @@ class LocalAurora(LabClient):
         address_names: bool = False,
         suffix: str = "local-1.rds.test",
         tls: bool = False,
+        regions: Sequence[str] = (),
         directory: str | Path | None = None,
     ) -> None:
         sweep()
@@ -79,6 +81,7 @@ class LocalAurora(LabClient):
             address_names,
             suffix,
             tls,
+            tuple(regions),
         )
         self._process: subprocess.Popen[str] | None = None
         self._owner = os.getpid()

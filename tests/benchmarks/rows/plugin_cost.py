@@ -32,7 +32,9 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
 def _measure(stage: Stage, plugins: str, turns: dict[str, tuple[int, int]]) -> Figure:
     lab = stage.lab
     by_name = lab.dsn(by_address=True, hostaddr=lab.writer.address).replace(f"host={lab.writer.address}", f"host={_CLUSTER}", 1)
-    child = stage.start("plugin_cost", turns=turns, by_name=by_name, parameters={"plugins": plugins})
+    needed = {"failover_home_region": "us-east-1", "cluster_instance_host_pattern": lab.instance_host_pattern}
+    parameters = {"plugins": plugins, **(needed if plugins == "gdb_failover" else {})}
+    child = stage.start("plugin_cost", turns=turns, by_name=by_name, parameters=parameters)
     child.expect("ready", timeout=20)
     if plugins:
         stage.monitor.wait_until_watching(len(lab.instances))

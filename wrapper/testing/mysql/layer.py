@@ -1,6 +1,6 @@
-"""The layer: a process in front of one server, which replaces the names of Aurora MySQL's own SQL and passes every other byte.
+"""The layer: a process in front of one server, which replaces the names of AWS's own SQL and passes every other byte.
 
-    python -m wrapper.testing.mysql.layer ADDRESS PORT SERVER_ADDRESS [CERTIFICATE KEY]
+    python -m wrapper.testing.mysql.layer FAMILY ADDRESS PORT SERVER_ADDRESS [CERTIFICATE KEY]
 
 With a certificate it offers TLS, which ends here. A process of its own, so that it dies and hangs with its server as one
 instance. It listens when a line comes on stdin, and says so by a line on stdout; after SIGTERM it listens no more and ends with its
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 
 from wrapper.testing.mysql.login import SHORT_LOGIN, Login, asks_for_tls
-from wrapper.testing.mysql.rewrite import Commands, greeting_size, plain_greeting, refusal
+from wrapper.testing.mysql.rewrite import FAMILIES, Commands, Names, greeting_size, plain_greeting, refusal
 
 _BACKLOG = 512
 _READ = 1 << 16
@@ -65,7 +65,7 @@ class _Client(_Side):
     """The client's end. It is not read before the server is there."""
 
     def __init__(self, layer: Layer) -> None:
-        super().__init__(Commands().feed)
+        super().__init__(Commands(layer.names).feed)
         self.layer = layer
         self._is_new = True
         self._tls: ssl.SSLObject | None = None
@@ -168,7 +168,8 @@ class Greeting:
 class Layer:
     """Listens at `address` and reaches the server at `server`. `files`: certificate and key, if it offers TLS."""
 
-    def __init__(self, address: tuple[str, int], server: tuple[str, int], files: list[str]) -> None:
+    def __init__(self, names: Names, address: tuple[str, int], server: tuple[str, int], files: list[str]) -> None:
+        self.names = names
         self.address = address
         self.server = server
         self.files = files
@@ -209,9 +210,9 @@ def reset(transport: asyncio.Transport) -> None:
 def main() -> None:
     """Entry of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab's owner decides
-    address, port, server, *files = sys.argv[1:]
+    family, address, port, server, *files = sys.argv[1:]
     if sys.stdin.readline():
-        asyncio.run(Layer((address, int(port)), (server, int(port)), files).run())
+        asyncio.run(Layer(FAMILIES[family], (address, int(port)), (server, int(port)), files).run())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A MariaDB server of the lab, with the layer in front of it that makes it an Aurora MySQL."""
+"""A MariaDB server of the lab, with the layer in front of it that makes it one of RDS's or Aurora's."""
 
 from __future__ import annotations
 
@@ -56,6 +56,7 @@ class MySqlServer(Server):
         settings: tuple[str, ...],
         certificates: Certificates | None,
         *,
+        family: str,
         synchronous: bool,
     ) -> None:
         super().__init__(directory, instance_id, address, port)
@@ -65,6 +66,7 @@ class MySqlServer(Server):
         self.settings = settings
         self.certificates = certificates
         self.password, self.application_password = passwords
+        self.family = family
         self.synchronous = synchronous
         self.server_id = next(server_ids)
         self._direct_address = direct_address
@@ -113,7 +115,8 @@ class MySqlServer(Server):
     def spawn(self) -> None:
         """Start the processes."""
         if self.direct_address != self.address:
-            command = [sys.executable, "-m", "wrapper.testing.mysql.layer", self.address, str(self.port), self.direct_address]
+            command = [sys.executable, "-m", "wrapper.testing.mysql.layer", self.family]
+            command += [self.address, str(self.port), self.direct_address]
             if self.certificates is not None:
                 command += [str(self.certificates.certificate), str(self.certificates.key)]
             self._layer = self.launch(
