@@ -1,12 +1,12 @@
-"""A small web application: takes orders and keeps them in Aurora PostgreSQL.
+"""A small web application: takes orders and keeps them in Aurora PostgreSQL or Aurora MySQL.
 
 Run it with gunicorn, any number of workers, preloaded or not:
 
     gunicorn --workers 4 --chdir examples/web app:application
 
 It shows the one thing an application has to know about failover: what to do with `FailoverError.outcome`. Environment:
-DATABASE_DSN, and DATABASE_INSTANCES (`cluster_instance_host_pattern`) where the endpoint does not say how the instances are
-called.
+DATABASE_ENGINE, `postgresql` (the default) or `mysql`; DATABASE_DSN, `host=... user=...` in the driver's own words; and
+DATABASE_INSTANCES (`cluster_instance_host_pattern`) where the endpoint does not say how the instances are called.
 """
 
 from __future__ import annotations
@@ -14,18 +14,33 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
 
-import psycopg
-
-from wrapper import AwsWrapperConnection, FailoverError, FailoverFailedError, HostInfo
+from wrapper import FailoverError, FailoverFailedError, HostInfo
 
 logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(process)d %(name)s: %(message)s")
+
+is_mysql = os.environ.get("DATABASE_ENGINE", "postgresql") == "mysql"
+# The wrapper's DB-API module for the driver: all that the application knows of its database is standard.
+database: Any = import_module("wrapper.mysql_connector" if is_mysql else "wrapper.psycopg")
+
+
+def connect() -> Any:
+    """Open a connection as the environment says."""
+    text = os.environ["DATABASE_DSN"]
+    options: dict[str, Any] = {"autocommit": True}
+    if os.environ.get("DATABASE_INSTANCES"):
+        options["cluster_instance_host_pattern"] = os.environ["DATABASE_INSTANCES"]
+    if is_mysql:  # mysql-connector-python takes no connection text
+        return database.connect(**dict(word.split("=", 1) for word in shlex.split(text)), **options)
+    return database.connect(text, **options)
 
 
 class Orders:
@@ -36,16 +51,11 @@ class Orders:
 
     @property
     def connection(self) -> Any:
-        if self._connection is None or self._connection.closed:
-            options = {}
-            if os.environ.get("DATABASE_INSTANCES"):
-                options["cluster_instance_host_pattern"] = os.environ["DATABASE_INSTANCES"]
-            self._connection = AwsWrapperConnection.connect(
-                psycopg.Connection.connect, os.environ["DATABASE_DSN"], autocommit=True, **options
-            )
+        if self._connection is None or self._connection.is_closed:
+            self._connection = connect()
             try:
-                self._connection.execute("CREATE TABLE IF NOT EXISTS orders (key text PRIMARY KEY, text text)")
-            except psycopg.errors.UniqueViolation:
+                self._connection.cursor().execute("CREATE TABLE IF NOT EXISTS orders (id varchar(64) PRIMARY KEY, note text)")
+            except database.IntegrityError:
                 pass  # another worker made it at the same moment
         return self._connection
 
@@ -59,14 +69,16 @@ class Orders:
         """Store an order under a key that its client made; return what happened on the way.
 
         A statement that was in flight when the connection was lost may have been carried out. The key makes it safe to find out:
-        inserting it a second time does nothing.
+        a second row with it is refused, which says that the first is there.
         """
         story: list[str] = []
         while True:
             try:
-                self.connection.execute("INSERT INTO orders (key, text) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING", (key, text))
+                self.connection.cursor().execute("INSERT INTO orders (id, note) VALUES (%s, %s)", (key, text))
             except FailoverFailedError:
                 raise
+            except database.IntegrityError:
+                return story
             except FailoverError as error:
                 # "not_sent": repeat freely. "unknown": repeat only because the key makes the statement safe to repeat.
                 story.append(f"{type(error).__name__}({error.outcome})")
@@ -75,7 +87,9 @@ class Orders:
 
     def count(self) -> int:
         """The number of orders."""
-        return int(self.connection.execute("SELECT count(*) FROM orders").fetchone()[0])
+        cursor = self.connection.cursor()
+        cursor.execute("SELECT count(*) FROM orders")
+        return int(cursor.fetchone()[0])
 
 
 orders = Orders()
@@ -97,7 +111,7 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
         else:
             answer["orders"] = orders.count()
         answer["host"] = orders.host
-    except psycopg.Error as error:
+    except database.Error as error:
         status = "503 Service Unavailable"
         answer["error"] = f"{type(error).__name__}: {error}"
     answer["seconds"] = round(time.monotonic() - started, 4)
