@@ -5,8 +5,8 @@ No test framework and no wrapper here, and a driver only when it is used: proces
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -25,6 +25,8 @@ class Engine:
     sleep: str
     # A query of the application's sessions: number, and what the client calls itself.
     sessions: str
+    # A query of so many rows.
+    rows: str
 
 
 POSTGRESQL = Engine(
@@ -34,6 +36,7 @@ POSTGRESQL = Engine(
     server_address="host(inet_server_addr())",
     sleep="pg_sleep({})",
     sessions="SELECT pid, application_name FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = 'app'",
+    rows="SELECT generate_series(1, {})",
 )
 MYSQL = Engine(
     "mysql",
@@ -43,6 +46,7 @@ MYSQL = Engine(
     sleep="SLEEP({})",
     sessions="SELECT id, COALESCE(attr_value, '') FROM information_schema.processlist LEFT JOIN "
     "performance_schema.session_connect_attrs ON processlist_id = id AND attr_name = 'program_name' WHERE user = 'app'",
+    rows="SELECT seq FROM seq_1_to_{}",
 )
 
 
@@ -73,28 +77,34 @@ class Driver:
         """Open a connection of the driver alone, in autocommit mode."""
         return self.connect(autocommit=True, **self.options, **parameters)
 
-    def transaction(self, connection: Any) -> AbstractContextManager[Any]:
-        """A block in a transaction, begun and ended as the driver's users do it."""
-        if self.engine is POSTGRESQL:
-            block: AbstractContextManager[Any] = connection.transaction()
-            return block
-        return _transaction(connection)
-
     def is_closed(self, connection: Any) -> bool:
         """Whether a connection of the driver alone is closed; mysql-connector-python has to ask the server."""
         return bool(connection.closed) if self.engine is POSTGRESQL else not connection.is_connected()
 
 
-@contextmanager
-def _transaction(connection: Any) -> Any:
-    connection.start_transaction()
-    yield
-    connection.commit()
-
-
 def engine_of(connection: Any) -> Engine:
     """Return which engine a connection is for, the driver's own or the wrapper's: its class says so."""
     return MYSQL if "mysql" in type(connection).__module__ else POSTGRESQL
+
+
+def transaction(connection: Any) -> AbstractContextManager[Any]:
+    """A block in a transaction, begun and ended as the driver's users do it."""
+    if engine_of(connection) is MYSQL:
+        return _transaction(connection)
+    block: AbstractContextManager[Any] = connection.transaction()
+    return block
+
+
+@contextmanager
+def _transaction(connection: Any) -> Iterator[None]:
+    connection.start_transaction()
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):  # the first error is the one that says what happened
+            connection.rollback()
+        raise
+    connection.commit()
 
 
 def ask(connection: Any, sql: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -19,7 +19,7 @@ from wrapper.testing import LocalAurora
 PRELUDE = """
 import json, os, sys, time
 import wrapper
-from tests.drivers import DRIVERS, ask, one
+from tests.drivers import DRIVERS, ask, one, transaction
 from wrapper.monitor.client import current_client
 
 driver = DRIVERS[sys.argv[1]]
@@ -111,7 +111,7 @@ def test_an_open_transaction_of_the_parents_stays_the_parents(lab: LocalAurora, 
     result = run(
         """
         connection = connect()
-        with driver.transaction(connection):
+        with transaction(connection):
             ask(connection, "CREATE TEMPORARY TABLE mine (x int)")
             def child():
                 try:
@@ -137,7 +137,7 @@ def test_a_child_may_close_what_it_inherited(lab: LocalAurora, driver: Driver) -
     result = run(
         """
         connection = connect()
-        with driver.transaction(connection):
+        with transaction(connection):
             ask(connection, "CREATE TEMPORARY TABLE mine AS SELECT 1 AS x")
             def child():
                 connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.benchmarks.bench import Bench, Figure, Line, Row, Side, Stage
+from tests.drivers import MYSQL
 from wrapper.drivers.psycopg import PsycopgDialect
 from wrapper.pipeline import plugin_codes
 
@@ -30,12 +31,14 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
 
 
 def _measure(stage: Stage, plugins: str, turns: dict[str, tuple[int, int]]) -> Figure:
-    lab = stage.lab
-    by_name = lab.dsn(by_address=True, hostaddr=lab.writer.address).replace(f"host={lab.writer.address}", f"host={_CLUSTER}", 1)
-    child = stage.start("plugin_cost", turns=turns, by_name=by_name, parameters={"plugins": plugins})
+    is_mysql = stage.side.driver.engine is MYSQL
+    # mysql-connector-python takes no address beside the name.
+    by_name = {} if is_mysql else {"connect by name": {**stage.login(hostaddr=stage.lab.writer.address), "host": _CLUSTER}}
+    child = stage.start("plugin_cost", direct=True, turns=turns, by_name=by_name, parameters={"plugins": plugins})
     child.expect("ready", timeout=20)
     if plugins:
-        stage.monitor.wait_until_watching(len(lab.instances))
+        # Without the layer in front, a server of an Aurora MySQL is the only one that anybody knows.
+        stage.monitor.wait_until_watching(1 if is_mysql else len(stage.lab.instances))
     child.command("go")
     reports_role = child.expect("done", timeout=240).facts["reports_role"]
     found = {event.facts["operation"]: dict(event.facts) for event in child.events("measured")}
@@ -55,12 +58,12 @@ def _met(found: dict[str, dict[str, Any]], reports_role: bool) -> bool:
         "connect": CONNECT_GOAL,
         "connect by name": CONNECT_GOAL if reports_role else CONNECT_AND_ASK_GOAL,
     }
-    return all(found[operation]["ratio"] <= goal for operation, goal in goals.items())
+    return all(found[operation]["ratio"] <= goal for operation, goal in goals.items() if operation in found)
 
 
 def _line(plugins: str) -> Line:
     if plugins == DEFAULT:
-        return Line(f"`plugins={plugins}` (the default), over raw psycopg", "", "execute ≤ 1.10 x, connects ≤ 1.05 x")
+        return Line(f"`plugins={plugins}` (the default), over the raw driver", "", "execute ≤ 1.10 x, connects ≤ 1.05 x")
     return Line(f"`plugins={plugins}`" if plugins else "`plugins=` (none)", "", "")
 
 
