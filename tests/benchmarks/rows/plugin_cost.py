@@ -12,8 +12,8 @@ from wrapper.pipeline import plugin_codes
 DEFAULT = PsycopgDialect.default_plugins
 LISTS = (DEFAULT, "", *plugin_codes())
 EXECUTE_GOAL = 1.10
-# For psycopg: connecting takes a MariaDB 0.4 ms, so little that a ratio says nothing of the wrapper; the times do. A server that says
-# what it is without being asked (PostgreSQL 14) saves the wrapper a round trip.
+# For psycopg: connecting takes a MariaDB 0.4 ms, so little that a ratio says nothing of the wrapper; the times do.
+# A server that says what it is without being asked (PostgreSQL 14) saves the wrapper a round trip.
 CONNECT_GOAL = 1.05
 CONNECT_AND_ASK_GOAL = 1.3
 
