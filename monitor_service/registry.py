@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wrapper.monitor.messages import Client, Offer, Settings, WatchRequest
@@ -59,6 +60,8 @@ class Registry:
     def __init__(self, lease_seconds: float) -> None:
         self.lease_seconds = lease_seconds
         self.leases: dict[Client, Lease] = {}
+        # By topic, and there by whose it is and its watch: every cluster asks for its own all the time.
+        self._interests: defaultdict[str, dict[tuple[Client, str], Interest]] = defaultdict(dict)
         self._order = 0
 
     def is_full(self, request: WatchRequest) -> bool:
@@ -76,7 +79,11 @@ class Registry:
         self._order += 1
         lease.route = route
         lease.expires = now + self.lease_seconds
-        lease.interests[request.watch.key] = Interest(request, topic, self._order)
+        key = request.watch.key
+        before = lease.interests.get(key)
+        if before is not None:
+            self._forget(lease.client, key, before.topic)
+        lease.interests[key] = self._interests[topic][lease.client, key] = Interest(request, topic, self._order)
 
     def renew(self, client: Client, connections: dict[str, int], route: bytes, now: float) -> bool:
         """Keep a lease; False when there is none."""
@@ -90,13 +97,23 @@ class Registry:
 
     def release(self, client: Client) -> Lease | None:
         """Give a lease up."""
-        return self.leases.pop(client, None)
+        lease = self.leases.pop(client, None)
+        if lease is not None:
+            for key, interest in lease.interests.items():
+                self._forget(client, key, interest.topic)
+        return lease
+
+    def _forget(self, client: Client, key: str, topic: str) -> None:
+        interests = self._interests[topic]
+        del interests[client, key]
+        if not interests:
+            del self._interests[topic]
 
     def lapse(self, now: float) -> list[Lease]:
         """Remove and return the leases that have lapsed."""
         lapsed = [lease for lease in self.leases.values() if lease.expires <= now]
         for lease in lapsed:
-            del self.leases[lease.client]
+            self.release(lease.client)
         return lapsed
 
     def extend(self, seconds: float) -> None:
@@ -106,16 +123,19 @@ class Registry:
 
     def move(self, topic: str, into: str) -> None:
         """Lead all watches of one cluster to another."""
-        for interest in self._interests(topic):
+        moved = self._interests.pop(topic, {})
+        for interest in moved.values():
             interest.topic = into
+        self._interests[into].update(moved)
 
     def leases_of(self, topic: str) -> list[Lease]:
         """Return the leases with a watch that leads to the cluster."""
-        return [lease for lease in self.leases.values() if any(i.topic == topic for i in lease.interests.values())]
+        clients = dict.fromkeys(client for client, _ in self._interests.get(topic, ()))
+        return [self.leases[client] for client in clients]
 
     def requests(self, topic: str) -> list[WatchRequest]:
         """Return the live watch requests of a cluster, newest first."""
-        found = sorted(self._interests(topic), key=lambda interest: interest.order, reverse=True)
+        found = sorted(self._interests.get(topic, {}).values(), key=lambda interest: interest.order, reverse=True)
         return [interest.request for interest in found]
 
     def offers(self, topic: str) -> list[Offer]:
@@ -129,12 +149,6 @@ class Registry:
             for key, count in lease.connections.items():
                 total[key] = total.get(key, 0) + count
         return total
-
-    def _interests(self, topic: str) -> Iterator[Interest]:
-        for lease in self.leases.values():
-            for interest in lease.interests.values():
-                if interest.topic == topic:
-                    yield interest
 
 
 def effective(settings: Iterable[Settings]) -> Settings | None:

@@ -121,6 +121,8 @@ class KnownCluster:
         # A host that does not answer is not worth a new connection; whether existing ones are given up is another question.
         if health is not None and health.is_failing:
             return HostAvailability.UNAVAILABLE
+        if not BOOK:
+            return HostAvailability.AVAILABLE  # no host is marked, as nearly always
         return BOOK.get(
             key,
             self._settings["default_host_availability_strategy"],
@@ -146,15 +148,12 @@ class KnownCluster:
                 return self.host_info(view, member)
         return HostInfo(*split_host_key(key), role=HostRole.UNKNOWN)
 
-    def host_at(self, address: str, port: int) -> HostInfo | None:
+    def host_at(self, state: ClusterState, address: str, port: int) -> HostInfo | None:
         """Return the member that has a numeric address; None when that is nobody or more than one."""
-        state = self.state
-        if state is None:
-            return None
         found = [
             member
             for member in state.topology.hosts
-            if member.port == port and address == (static_address(member.host) or _address_of(state, member))
+            if member.port == port and address == (_address_of(state, member) or static_address(member.host))
         ]
         return self.host_info(state, found[0]) if len(found) == 1 else None
 

@@ -63,33 +63,29 @@ class Discovery:
         assert physical is not None
         if not self._cluster.is_followed:
             return physical.host_info
-        local = self._cluster.local
-        if local is None:
+        local, state = self._cluster.local, self._cluster.state
+        if local is None or state is None:
             self._discover(connection, physical)
-            self._offer(connection, physical)
         else:
             self.database_dialect = self.database_dialect or DIALECTS[local.dialect]
-            if not self._recognise(connection, physical, needs_role):
+            if not self._recognise(connection, physical, state, needs_role):
                 self._prove(physical, local, self._driver.ask_role(connection, self.dialect, self._timeout))
-            self._offer(connection, physical)
+        self._offer(connection, physical)
         if physical.handle is not None:
             physical.handle.key = physical.host_info.key
-            physical.handle.to_writer = self._leads_to_writer(physical)
+            physical.handle.to_writer = _leads_to_writer(physical, state)
             self._cluster.client.add(physical.handle)
         return physical.host_info
 
-    def _recognise(self, connection: Any, physical: Physical, needs_role: bool) -> bool:
+    def _recognise(self, connection: Any, physical: Physical, state: ClusterState, needs_role: bool) -> bool:
         """Tell the host without asking it; return whether that was possible."""
-        state = self._cluster.state
-        if state is None:
-            return False
         host = physical.host_info
         reported = self._driver.reported_role(connection)
         listed = state.topology.member(host.key)
         if listed is None:
             # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
             address = self._driver.peer_address(connection)
-            member = None if address is None else self._cluster.host_at(address, host.port)
+            member = None if address is None else self._cluster.host_at(state, address, host.port)
             if member is None or reported is None or member.role is not reported:
                 return False
             physical.host_info = member
@@ -98,12 +94,6 @@ class Discovery:
         else:
             return not needs_role
         return True
-
-    def _leads_to_writer(self, physical: Physical) -> bool:
-        if physical.role is not None:
-            return physical.role.role is HostRole.WRITER
-        state = self._cluster.state
-        return state is not None and state.topology.writer == physical.host_info.key
 
     def _discover(self, connection: Any, physical: Physical) -> None:
         watch = self._cluster.watch
@@ -190,6 +180,12 @@ class Discovery:
             return _Probe(self._driver, open_connection(info), dialect, self._timeout)
 
         search(self._cluster.client, self._cluster.watch, open_probe)
+
+
+def _leads_to_writer(physical: Physical, state: ClusterState | None) -> bool:
+    if physical.role is not None:
+        return physical.role.role is HostRole.WRITER
+    return state is not None and state.topology.writer == physical.host_info.key
 
 
 class _Probe:

@@ -108,7 +108,7 @@ class HostInfo:
 
     def with_role(self, role: HostRole) -> HostInfo:
         """Return a copy with another role."""
-        return replace(self, role=role)
+        return self if role is self.role else replace(self, role=role)
 
     def with_aliases(self, aliases: frozenset[str]) -> HostInfo:
         """Return a copy with other aliases."""

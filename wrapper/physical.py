@@ -41,12 +41,12 @@ class Physical:
     host_info: HostInfo
     handle: Handle | None
     opened_at: float
-    pristine: SessionState
+    pristine: Callable[[], SessionState]
     arguments: Mapping[str, Any] = field(repr=False)
     proxy: Any = None
     role: RoleAnswer | None = None
     failed: BaseException | None = None
-    last: SessionState | None = None
+    last: Callable[[], SessionState] | None = None
     pid: int = field(default_factory=os.getpid)
 
     @property
@@ -112,7 +112,7 @@ class PhysicalConnections:
         self._guard(connection)
         if self._cluster.is_followed:
             handle = self._handle(connection, host_info, opened_at)
-        pristine = self._driver.session_state(connection)
+        pristine = self._driver.take_session_state(connection)
         physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, arguments, proxy)
         return physical
 
@@ -155,7 +155,7 @@ class PhysicalConnections:
             self.leave_to_parent(connection)
             return
         if physical is not None:
-            physical.last = self._driver.session_state(connection)
+            physical.last = self._driver.take_session_state(connection)
             if physical.handle is not None:
                 physical.handle.shut_down()
                 physical.handle.close()
@@ -208,15 +208,15 @@ class PhysicalConnections:
         if not self._settings["transfer_session_state_on_switch"]:
             return
         physical = self.get(old)
-        current = physical.last if physical is not None else None
-        current = current or self._driver.session_state(old)
-        pristine = SessionState() if physical is None else physical.pristine
+        last = physical.last if physical is not None else None
+        current = (last or self._driver.take_session_state(old))()
+        pristine = SessionState() if physical is None else physical.pristine()
         hook = SessionStateTransferHandlers.get_transfer_session_state_on_switch_func()
         if hook is not None and self._is_done_by(hook, TrackedSession(current, pristine), new):
             return
         # What the application never touched is the new server's own business: it is as that connection was opened.
         fresh = self.get(new)
-        untouched = {} if fresh is None else fresh.pristine.parameters
+        untouched = {} if fresh is None else fresh.pristine().parameters
         parameters = {**untouched, **current.beyond(pristine).parameters}
         self._driver.set_session_state(new, SessionState(current.attributes, parameters))
 
@@ -224,9 +224,9 @@ class PhysicalConnections:
         if not self._settings["reset_session_state_on_close"]:
             return
         hook = SessionStateTransferHandlers.get_reset_session_state_on_close_func()
-        state = TrackedSession(self._driver.session_state(connection), physical.pristine)
+        state = TrackedSession(self._driver.take_session_state(connection)(), physical.pristine())
         if hook is None or not self._is_done_by(hook, state, connection):
-            self._driver.set_session_state(connection, physical.pristine)
+            self._driver.set_session_state(connection, state.pristine)
 
     def _is_done_by(self, hook: Hook, state: TrackedSession, connection: Any) -> bool:
         done = hook(state, connection)

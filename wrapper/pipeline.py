@@ -201,9 +201,12 @@ class PluginManager:
             supervise = getattr(plugin, "supervise", None)
             if supervise is not None:
                 self._links = [supervise(link) for link in self._links]
-        self._subscriptions = [frozenset(plugin.subscribed_methods) for plugin in self.plugins]
+        self._subscriptions = [plugin.subscribed_methods for plugin in self.plugins]
+        self._all_subscriptions = frozenset().union(*self._subscriptions)
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
+        if not self.is_subscribed(method):
+            return []
         return [
             link
             for plugin, link, methods in zip(self.plugins, self._links, self._subscriptions, strict=True)
@@ -212,7 +215,7 @@ class PluginManager:
 
     def is_subscribed(self, method: str) -> bool:
         """Whether any plugin wants to see the method; if none does, the driver's own is called."""
-        return bool(self._subscribed(method))
+        return method in self._all_subscriptions or ALL_METHODS in self._all_subscriptions
 
     def compile(self, method: str, call: Call) -> Call:
         """Fold the plugins subscribed to a driver method around the driver's call, outermost first."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import monitor_service.cli
 import wrapper
 from tests.drivers import DRIVERS, PSYCOPG, Driver
 from wrapper import AwsWrapperConnection
@@ -44,13 +44,8 @@ def own_monitor(environment: pytest.MonkeyPatch) -> Iterator[Path]:
     yield directory
     wrapper.release_resources()
     forget_client()
-    subprocess.run(
-        [sys.executable, "-m", "monitor_service", "stop"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=20,
-        check=False,
-    )
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        monitor_service.cli.main(["stop"])  # in this process: starting another one takes longer than most tests
     shutil.rmtree(directory)
 
 

@@ -13,10 +13,13 @@ from msgspec.structs import replace
 
 from monitor_service import cadence, topology
 from monitor_service.evidence import Probe, is_due, is_own_trouble, judge, void
+from monitor_service.registry import Registry
 from wrapper.decisions.panic import PANIC_LONGEST, PANIC_SHORTEST, panic_pause
 from wrapper.decisions.verdict import Sensitivity, is_down, probe_timeout
 from wrapper.dialects import RoleAnswer
 from wrapper.hosts import HostRole, split_host_key
+from wrapper.monitor.messages import Client, Offer, Watch, WatchRequest
+from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT, HostHealth, Topology, TopologyHost
 
 SPEC = Path(__file__).parent.parent / "spec" / "monitor"
@@ -179,3 +182,36 @@ def test_during_a_search_a_writers_word_goes_out_at_once_and_a_readers_now_and_t
         assert [is_due(published, proof, hinted_at=None, searching=True) for proof in proofs] == due
         assert not any(is_due(published, proof, hinted_at=None, searching=False) for proof in proofs)
         assert is_due(published, proofs[0], hinted_at=10.0, searching=False)
+
+
+_CLIENTS = [Client(pid, 1, "t") for pid in (1, 2, 3)]
+_KEYS = ["a", "b"]
+_TOPICS = ["x/", "y/", "z/"]
+_STEPS = st.one_of(
+    st.tuples(st.just("watch"), st.sampled_from(_CLIENTS), st.sampled_from(_KEYS), st.sampled_from(_TOPICS)),
+    st.tuples(st.just("release"), st.sampled_from(_CLIENTS)),
+    st.tuples(st.just("move"), st.sampled_from(_TOPICS), st.sampled_from(_TOPICS)),
+    st.tuples(st.just("lapse"), st.integers(0, 40)),
+)
+
+
+@given(st.lists(_STEPS, max_size=25))
+def test_a_cluster_finds_the_watches_that_lead_to_it(steps: list[tuple[Any, ...]]) -> None:
+    registry = Registry(lease_seconds=10.0)
+    for number, step in enumerate(steps):
+        if step[0] == "watch":
+            _, client, key, topic = step
+            watch = Watch("postgresql", key, 5432)
+            request = WatchRequest(client, watch, "pg", "psycopg", WatchSettings(), Topology(), Offer({"user": str(number)}))
+            registry.watch(request, topic, b"", float(number))
+        elif step[0] == "release":
+            registry.release(step[1])
+        elif step[0] == "move" and step[1] != step[2]:
+            registry.move(step[1], step[2])
+        elif step[0] == "lapse":
+            registry.lapse(float(step[1]))
+    held = [(lease, interest) for lease in registry.leases.values() for interest in lease.interests.values()]
+    for topic in _TOPICS:
+        expected = sorted((one for _, one in held if one.topic == topic), key=lambda one: -one.order)
+        assert registry.requests(topic) == [one.request for one in expected]
+        assert {lease.client for lease in registry.leases_of(topic)} == {lease.client for lease, one in held if one.topic == topic}

@@ -176,8 +176,8 @@ class DriverDialect(Protocol):
         """Return what a probe session needs to log in as this connection did. Secret."""
         ...
 
-    def session_state(self, connection: Any) -> SessionState:
-        """Return what is set on a connection, as far as the driver knows it; no network traffic."""
+    def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
+        """Take down what is set on a connection, as far as the driver knows it, for later; no network traffic."""
         ...
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:

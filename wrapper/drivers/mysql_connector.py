@@ -48,6 +48,7 @@ _SESSION_ATTRIBUTES = {
     "can_consume_results": "_consume_results",
     "use_unicode": "_use_unicode",
 }
+_read_session_attributes = attrgetter(*_SESSION_ATTRIBUTES.values())
 _SET_TIMEOUT = 5.0
 
 
@@ -240,17 +241,22 @@ class MySqlConnectorDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
-    def session_state(self, connection: Any) -> SessionState:
-        attributes = {name: getattr(connection, kept) for name, kept in _SESSION_ATTRIBUTES.items()}
-        charset = connection._character_set.get_info(connection._charset_id)
-        return SessionState({**attributes, "charset": charset})
+    def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
+        values = _read_session_attributes(connection)
+        charset_id, sets = connection._charset_id, connection._character_set
+
+        def session_state() -> SessionState:
+            attributes = dict(zip(_SESSION_ATTRIBUTES, values, strict=True))
+            return SessionState({**attributes, "charset": sets.get_info(charset_id)})
+
+        return session_state
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
         # Rows on their way are not left to whoever gets the connection next; nothing can be set before they are read, either.
         connection.handle_unread_result()
         if connection._unread_result:  # of a prepared statement, with the C extension
             raise mysql.connector.InternalError("Unread result found")
-        different = state.beyond(self.session_state(connection)).attributes
+        different = state.beyond(self.take_session_state(connection)()).attributes
         with mysql_query.limited(connection, _SET_TIMEOUT):
             for name, value in different.items():
                 if name == "charset":

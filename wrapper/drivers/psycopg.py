@@ -236,8 +236,8 @@ class PsycopgDialect:
                 raise ConnectionResetError("the server closed the connection")
 
     def peer_address(self, connection: Any) -> str | None:
-        address: str = connection.info.hostaddr
-        return address or None
+        address: bytes = connection.pgconn.hostaddr
+        return address.decode() or None
 
     def is_closed(self, connection: Any) -> bool:
         return bool(connection.closed)
@@ -273,8 +273,8 @@ class PsycopgDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
-    def session_state(self, connection: Any) -> SessionState:
-        return psycopg_session.session_state(connection)
+    def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
+        return psycopg_session.take_session_state(connection)
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
         psycopg_session.set_session_state(connection, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
@@ -19,8 +20,10 @@ ATTRIBUTES = (*_SESSION_ATTRIBUTES, *_OBJECT_ATTRIBUTES)
 # Is None until somebody asks for `adapters`.
 _ADAPTERS = "_adapters"
 _HANDLERS = ("_notice_handlers", "_notify_handlers")
-_NAMES = (*ATTRIBUTES, _ADAPTERS, *_HANDLERS)
-_read = attrgetter(*_NAMES)
+_VALUES = (*ATTRIBUTES, _ADAPTERS)
+_NAMES = (*_VALUES, *_HANDLERS)
+_read = attrgetter(*_VALUES)
+_read_handlers = attrgetter(*_HANDLERS)
 # What psycopg_pool keeps on a connection; without it a switched connection would never go back to its pool.
 _POOL_ATTRIBUTES = ("_pool", "_created_at", "_expire_at")
 # Settings that the server reports whenever they change and that a client may set (PostgreSQL manual, 34.2 and 55.2.7). A session's
@@ -49,22 +52,28 @@ def reported(pgconn: Any) -> Reported:
     return tuple(map(pgconn.parameter_status, _REPORTED))
 
 
-def session_state(connection: Any) -> SessionState:
-    """Return what holds outside of the open transaction: what was set inside goes with it, and was SET LOCAL perhaps."""
-    attributes = dict(zip(_NAMES, _read(connection), strict=True))
-    attributes.update((name, tuple(attributes[name])) for name in _HANDLERS)
+def take_session_state(connection: Any) -> Callable[[], SessionState]:
+    """Take down what holds outside of the open transaction: what was set inside goes with it, and was SET LOCAL perhaps.
+
+    Called for every connect, where what is made of it is hardly ever looked at: that is left for later.
+    """
+    attributes = (*_read(connection), *map(tuple, _read_handlers(connection)))
     try:
         values = getattr(connection, BEFORE_TRANSACTION, None) or reported(connection.pgconn)
     except psycopg.OperationalError:
         values = (None,) * len(_REPORTED)  # libpq has forgotten what a closed connection was told
-    pairs = zip(_REPORTED, values, strict=True)
-    parameters = {name.decode(): value.decode(errors="surrogateescape") for name, value in pairs if value is not None}
-    return SessionState(attributes, parameters)
+
+    def session_state() -> SessionState:
+        pairs = zip(_REPORTED, values, strict=True)
+        parameters = {name.decode(): value.decode(errors="surrogateescape") for name, value in pairs if value is not None}
+        return SessionState(dict(zip(_NAMES, attributes, strict=True)), parameters)
+
+    return session_state
 
 
 def set_session_state(connection: Any, state: SessionState) -> None:
     """Set what is different; one round trip at most."""
-    different = state.beyond(session_state(connection))
+    different = state.beyond(take_session_state(connection)())
     for name, value in different.attributes.items():
         setattr(connection, name, list(value) if name in _HANDLERS else value)
     if different.parameters:

@@ -1,7 +1,8 @@
 """A worker process under load: writes a row with a key of its own every few milliseconds and reports when that stops and starts.
 
 Arguments: `side`, `login`, `parameters`; `pause` seconds between two writes; `idle` to hold the connection without using it;
-`observe` to report what the process knows of its cluster (our wrapper only).
+`observe` to report what the process knows of its cluster (our wrapper only); `churn` to open and close another connection now and
+then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _INSERT = "INSERT INTO bench_writes (worker, n) VALUES (%s, %s) RETURNING {}, {}
 _NOTABLE = 0.25
 # Seconds before a lost connection is opened again.
 _RECONNECT_PAUSE = 0.005
+# Writes from one visit to the next.
+_VISIT_EVERY = 20
 
 
 class Writer:
@@ -78,6 +81,15 @@ class Writer:
     def has_connection(self) -> bool:
         return self._connection is not None
 
+    def visit(self) -> None:
+        """Open another connection, use it and close it. That fails while the cluster is in trouble, which is no news."""
+        try:
+            visitor = connect(*self._how)
+            visitor.execute("SELECT 1").close()
+            visitor.close()
+        except Exception:  # noqa: BLE001  the writer reports what is wrong
+            pass
+
     def finish(self) -> None:
         tell("done", writes=self._writes, failures=self._failures)
         if self._connection is not None:
@@ -94,10 +106,14 @@ def main() -> None:
 
         observe()
     tell("connected", pid=os.getpid())
+    turns = 0
     while not stopping.is_set():
         if given.get("idle"):
             stopping.wait()
         elif writer.write():
+            turns += 1
+            if given.get("churn") and turns % _VISIT_EVERY == 0:
+                writer.visit()
             stopping.wait(given["pause"])
         elif not writer.has_connection:
             stopping.wait(_RECONNECT_PAUSE)

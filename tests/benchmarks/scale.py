@@ -1,0 +1,309 @@
+"""`python -m tests.benchmarks.scale`: one monitor with many subscribers and many hosts, beside a bare ZeroMQ publisher.
+
+The hosts are addresses of the loopback network that lead to one real PostgreSQL (`workers/hosts.py`); the subscribers have the
+sockets and the lease of a worker each, many to a process (`workers/subscribers.py`). The bare publisher sends the same bytes to the
+same processes, in turns with the monitor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import zmq
+
+from tests.benchmarks.bench import OURS, WORKERS
+from tests.benchmarks.children import Child
+from tests.benchmarks.monitor import Monitor
+from tests.benchmarks.workers.subscribers import BARE_TOPIC
+from tests.drivers import PSYCOPG
+from wrapper.hosts import host_key
+from wrapper.monitor.messages import encode
+from wrapper.monitor.paths import DIRECTORY_VARIABLE
+from wrapper.monitor.state import ANSWERED, REFUSED, HealthUpdate, HostHealth
+from wrapper.testing import LocalAurora
+
+PORT = 25432
+INTERVAL = 1.0
+COUNT = 3
+# Goals. Seconds, except where the name says otherwise.
+TIMES_BARE = 1.5
+SPINNING_GOAL = 0.020
+DETECTION_GOAL = (COUNT + 1) * INTERVAL + 0.1
+CPU_GOAL_PERCENT = 1.0
+RSS_GOAL_MIB = 60.0
+
+_PROCESSES = 4
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Point:
+    """What was measured with so many hosts and subscribers. Times in seconds, one per event."""
+
+    hosts: int
+    subscribers: int
+    cpu_percent: float = 0.0
+    rss_mib: float = 0.0
+    descriptors: int = 0
+    bare: list[float] = field(default_factory=list)
+    ours: list[float] = field(default_factory=list)
+    published: list[float] = field(default_factory=list)
+    detection: list[float] = field(default_factory=list)
+
+
+def address(number: int) -> str:
+    return f"127.77.{number // 250}.{number % 250 + 1}"
+
+
+def p99(values: Sequence[float]) -> float:
+    """Return the value that one of a hundred exceeds."""
+    return sorted(values)[max(0, -(-99 * len(values) // 100) - 1)]
+
+
+class Rig:
+    """A monitor, its hosts and its subscribers."""
+
+    def __init__(self, lab: LocalAurora, hosts: int, subscribers: int, directory: Path, stack: ExitStack) -> None:
+        self.point = Point(hosts, subscribers)
+        self.monitor = Monitor(directory)
+        addresses = [address(number) for number in range(hosts)]
+        self.key = host_key(addresses[0], PORT)
+        self.hosts = Child(
+            sys.executable,
+            "hosts",
+            {"addresses": addresses, "port": PORT, "upstream": [lab.writer.address, lab.writer.port]},
+            {},
+        )
+        stack.callback(self.hosts.stop)
+        self.hosts.expect("ready", 20)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "monitor_service", "run", "--directory", str(directory)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(self._end)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(self._context.destroy, 0)
+        self._bare = self._context.socket(zmq.PUB)
+        self._bare.setsockopt(zmq.SNDHWM, 10_000)
+        bare_url = f"ipc://{directory}/bare"
+        self._bare.bind(bare_url)
+        self._sent = 0
+        login = {name: value for name, value in lab.parameters().items() if name not in ("host", "port")}
+        given: dict[str, Any] = {
+            "addresses": addresses,
+            "port": PORT,
+            "control_url": self.monitor.paths.control_url,
+            "events_url": self.monitor.paths.events_url,
+            "bare_url": bare_url,
+            "interval": INTERVAL,
+            "login": login,
+        }
+        processes = min(_PROCESSES, subscribers)
+        self.clients = [
+            Child(sys.executable, "subscribers", {**given, "numbers": self._numbers(part, processes)}, {})
+            for part in range(processes)
+        ]
+        for client in self.clients:
+            stack.callback(client.stop)
+        for client in self.clients:
+            client.expect("watched", 60)
+        self._wait_until_watching()
+
+    def _numbers(self, part: int, processes: int) -> list[int]:
+        """The other host that each subscriber of a process watches: all hosts in turn."""
+        others = max(self.point.hosts - 1, 1)
+        return [number % others for number in range(part, self.point.subscribers, processes)]
+
+    def _wait_until_watching(self) -> None:
+        expected = min(self.point.hosts, self.point.subscribers + 1)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            document = self.monitor.document(5.0)
+            hosts = [host for cluster in (document or {"clusters": []})["clusters"] for host in cluster["hosts"]]
+            if sum(bool(host["session"]) and host["kind"] == ANSWERED for host in hosts) >= expected:
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"the monitor did not watch {expected} hosts within 60 s")
+
+    def _end(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+
+    # -- measuring -------------------------------------------------------------------------------------------------------------
+
+    def measure_footprint(self, span: float) -> None:
+        process = Path(f"/proc/{self.process.pid}")
+        before = _cpu_seconds(process)
+        time.sleep(span)
+        self.point.cpu_percent = 100 * (_cpu_seconds(process) - before) / span
+        self.point.rss_mib = int((process / "statm").read_text().split()[1]) * _PAGE / 2**20
+        self.point.descriptors = len(list((process / "fd").iterdir()))
+
+    def measure_spread(self, events: int) -> None:
+        """Send one bare message and reset the subject once, in turns."""
+        for _ in range(events):
+            time.sleep(random.uniform(0.02, 0.3))
+            self.point.bare.append(self._send_bare())
+            time.sleep(random.uniform(0.02, 0.3))
+            began, ours, published = self._reset()
+            self.point.ours.append(ours - began)
+            self.point.published.append(ours - published)
+
+    def _send_bare(self) -> float:
+        self._sent += 1
+        health = HostHealth(self.key, 1.0, 1.0, 1.0, 1, 0, REFUSED, INTERVAL, detail="connection refused")
+        data = encode(HealthUpdate(health), epoch=1, topic=BARE_TOPIC, seq=self._sent)
+        began = time.monotonic()
+        self._bare.send_multipart([BARE_TOPIC.encode(), data])
+        sent = self._sent
+        reached = [one.expect("bare", 20, began, lambda event: event.facts["seq"] == sent).at for one in self.clients]
+        return max(reached) - began
+
+    def _reset(self) -> tuple[float, float, float]:
+        """Reset the subject's sessions; return when that was, when the last subscriber knew, and when the probe had ended."""
+        asked = time.monotonic()
+        self.hosts.command("reset 0")
+        began = self.hosts.expect("reset", 10, asked).at
+        told = [one.expect("told", 20, began) for one in self.clients]
+        self._bring_back()
+        return began, max(event.at for event in told), float(told[0].facts["failed_at"])
+
+    def _bring_back(self) -> None:
+        asked = time.monotonic()
+        self.hosts.command("back 0")
+        self.clients[0].expect("well", 20, asked)
+
+    def measure_detection(self, rounds: int) -> None:
+        """Freeze the subject at evenly spread phases; seconds until `COUNT` silent probes are known."""
+        for turn in range(rounds):
+            time.sleep((turn + 0.5) * INTERVAL / rounds)
+            asked = time.monotonic()
+            self.hosts.command("freeze 0")
+            began = self.hosts.expect("freeze", 10, asked).at
+            known = self.clients[0].expect("silent", 30, began, lambda event: event.facts["count"] >= COUNT).at
+            self.point.detection.append(known - began)
+            self._bring_back()
+
+
+def _cpu_seconds(process: Path) -> float:
+    fields = (process / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+@contextmanager
+def rig(lab: LocalAurora, hosts: int, subscribers: int) -> Iterator[Rig]:
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-"))
+        yield Rig(lab, hosts, subscribers, Path(directory), stack)
+
+
+def measure_point(lab: LocalAurora, hosts: int, subscribers: int, *, events: int, freezes: int, span: float) -> Point:
+    with rig(lab, hosts, subscribers) as one:
+        one.measure_footprint(span)
+        one.measure_spread(events)
+        one.measure_detection(freezes)
+        return one.point
+
+
+def measure_spinning(lab: LocalAurora, events: int) -> list[float]:
+    """Seconds from a reset to the last of the workers whose Python never rests."""
+    spread = []
+    with ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-"))
+        upstream = [lab.writer.address, lab.writer.port]
+        hosts = Child(sys.executable, "hosts", {"addresses": [address(0)], "port": PORT, "upstream": upstream}, {})
+        stack.callback(hosts.stop)
+        hosts.expect("ready", 20)
+        key = host_key(address(0), PORT)
+        monitor = Monitor(Path(directory))
+        stack.callback(monitor.stop)
+        login = {"driver": PSYCOPG.name, **lab.parameters(by_address=True, host=address(0), hostaddr=address(0), port=PORT)}
+        given = {"side": OURS, "login": login, "parameters": {}, "key": key}
+        workers = [Child(sys.executable, "spinning", given, {DIRECTORY_VARIABLE: directory}) for _ in range(WORKERS)]
+        for worker in workers:
+            stack.callback(worker.stop)
+        for worker in workers:
+            worker.expect("connected", 60)
+        monitor.wait_until_watching(1, clients=WORKERS, timeout=60)
+        for _ in range(events):
+            time.sleep(random.uniform(0.1, 0.4))
+            asked = time.monotonic()
+            hosts.command("reset 0")
+            began = hosts.expect("reset", 10, asked).at
+            spread.append(max(worker.expect("told", 20, began).at for worker in workers) - began)
+            asked = time.monotonic()
+            hosts.command("back 0")
+            for worker in workers:
+                worker.expect("well", 20, asked)
+    return spread
+
+
+def milliseconds(value: float) -> str:
+    return f"{value * 1000:.1f}"
+
+
+def as_markdown(points: Sequence[Point], spinning: Sequence[float]) -> str:
+    lines = [
+        "| hosts | subscribers | CPU of a core | RSS, MiB | descriptors | bare, ms | reset, ms | over bare | after the probe, ms "
+        "| silence, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in points:
+        cells = [
+            f"{one.hosts}",
+            f"{one.subscribers}",
+            f"{one.cpu_percent:.1f} %",
+            f"{one.rss_mib:.0f}",
+            f"{one.descriptors}",
+            f"{milliseconds(median(one.bare))} / {milliseconds(p99(one.bare))}",
+            f"{milliseconds(median(one.ours))} / {milliseconds(p99(one.ours))}",
+            f"{p99(one.ours) / p99(one.bare):.2f} x",
+            f"{milliseconds(p99(one.published))}",
+            f"{median(one.detection):.2f} / {max(one.detection):.2f}" if one.detection else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"{WORKERS} workers whose Python never rests, on {len(os.sched_getaffinity(0))} CPUs: reset to the last of them p50 "
+        f"{milliseconds(median(spinning))}, p99 {milliseconds(p99(spinning))} ms ({len(spinning)} events).",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="fewer events: a first impression in two minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to FILE")
+    options = parser.parse_args()
+    sizes = [(3, 8), (200, 1000)] if options.quick else [(3, 8), (50, 8), (100, 8), (200, 8), (3, 250), (3, 1000), (200, 1000)]
+    events, freezes, span = (20, 2, 5.0) if options.quick else (100, 10, 20.0)
+    points = []
+    with LocalAurora(instances=1, flavor="pg", address_names=True, max_connections=400) as lab:
+        for hosts, subscribers in sizes:
+            points.append(measure_point(lab, hosts, subscribers, events=events, freezes=freezes, span=span))
+            print(as_markdown(points[-1:], [0.0]).splitlines()[2], file=sys.stderr, flush=True)
+        spinning = measure_spinning(lab, events)
+    print(as_markdown(points, spinning))
+    if options.json:
+        document = {"points": [asdict(point) for point in points], "spinning": spinning}
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
