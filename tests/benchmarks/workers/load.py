@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.benchmarks.workers.connecting import OURS, connect, is_closed
 from tests.benchmarks.workers.parent import arguments, listen, tell
-from tests.drivers import DRIVERS
+from tests.drivers import DRIVERS, ask
 
 # RETURNING: the server's address, and the number of the session there.
 _INSERT = "INSERT INTO bench_writes (worker, n) VALUES (%s, %s) RETURNING {}, {}"
@@ -85,7 +85,7 @@ class Writer:
         """Open another connection, use it and close it. That fails while the cluster is in trouble, which is no news."""
         try:
             visitor = connect(*self._how)
-            visitor.execute("SELECT 1").close()
+            ask(visitor, "SELECT 1")
             visitor.close()
         except Exception:  # noqa: BLE001  the writer reports what is wrong
             pass
