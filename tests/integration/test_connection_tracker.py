@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -64,13 +65,14 @@ def test_a_busy_connection_is_left_to_finish(watched: Connect, aurora: LocalAuro
     busy, idle = watched(plugins="aurora_connection_tracker,failover"), watched(**ALONE)
     with psycopg.connect(aurora.admin_dsn(aurora.writer.id), autocommit=True) as holder:
         holder.execute("SELECT pg_advisory_lock(1)")
-        blocked = Blocked(busy, "SELECT pg_advisory_lock(1)")
-        eventually(lambda: is_active(aurora, aurora.writer.id, "pg_advisory_lock"), "the statement to run")
-        replace_writer(aurora)
-        eventually(handle_of(idle).is_severed, "the idle connection to end")
-        eventually(handle_of(busy).in_use, "the statement to go on")
-        holder.execute("SELECT pg_advisory_unlock(1)")
-        assert blocked.wait() is None
+        with ThreadPoolExecutor(1) as thread:
+            statement = thread.submit(busy.execute, "SELECT 'done' FROM pg_advisory_lock(1)")
+            eventually(handle_of(busy).in_use, "the statement to be sent")
+            replace_writer(aurora)
+            eventually(handle_of(idle).is_severed, "the idle connection to end")
+            assert handle_of(busy).in_use()
+            holder.execute("SELECT pg_advisory_unlock(1)")
+            assert statement.result(20).fetchone() == ("done",)
     with pytest.raises(wrapper.FailoverSuccessError) as caught:
         busy.execute("CREATE TABLE lost (x int)")
     assert caught.value.outcome == "not_sent"

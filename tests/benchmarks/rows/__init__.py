@@ -12,6 +12,7 @@ NAMES = (
     "reconnect_storm",
     "writer_hung",
     "writer_hung_tuned",
+    "call_in_flight",
     "monitor_killed",
     "monitor_and_writer_lost",
     "old_writer_resumed",

@@ -1,6 +1,6 @@
 """A worker process with many connections, each on a thread of its own that uses it all the time: a server with a full pool.
 
-Arguments: `side`, `conninfo`, `parameters`; `connections` how many; `pause` seconds between two statements of each. Reports `moved`
+With psycopg. Arguments: `login`, `parameters`; `connections` how many; `pause` seconds between two statements of each. Reports `moved`
 with the time at which its new login began, as soon as the new connection has answered.
 """
 
@@ -39,7 +39,8 @@ def use(connection: Any, pause: float, stopping: threading.Event) -> None:
 
 
 def _connect(given: dict[str, Any]) -> Any:
-    connection = AwsWrapperConnection.connect(Timed.connect, given["conninfo"], **given["parameters"])
+    login = {name: value for name, value in given["login"].items() if name != "driver"}
+    connection = AwsWrapperConnection.connect(Timed.connect, **login, **given["parameters"])
     connection.autocommit = True
     return connection
 
