@@ -58,9 +58,9 @@ class Discovery:
     def introduce(self, connection: Any, *, needs_role: bool) -> HostInfo:
         """Find out which host a freshly opened connection leads to, and have it watched.
 
-        The first connection of a process to a cluster pays two round trips. Later ones pay none where host and role can be told
-        from what is known, the address and what the server reports of its own accord; else one. `needs_role`: the role must be
-        the server's own word.
+        The first connection of a process to a cluster pays two round trips, and one more to an Aurora that may be a Global
+        Database. Later ones pay none where host and role can be told from what is known, the address and what the server reports of
+        its own accord; else one. `needs_role`: the role must be the server's own word.
         """
         physical = self._connections.get(connection)
         assert physical is not None

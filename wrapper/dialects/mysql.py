@@ -14,17 +14,18 @@ from wrapper.dialects.base import DatabaseDialect, Detection, InstanceTemplate, 
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
 
-# One round trip tells nearly every MySQL flavour apart. Asking for Aurora's variable by name is an error elsewhere; `server_id`,
-# which all have, is among the rows only where there is a table of members that this user may read.
+# One round trip tells nearly every MySQL flavour apart. Asking for Aurora's variable by name is an error elsewhere. Two variables
+# that all have say something by being among the rows: `server_id`, that there is a Multi-AZ DB cluster's table of members that this
+# user may read; `port`, that there are both of a Global Database's tables.
 DETECT_QUERY = """\
 SHOW VARIABLES WHERE Variable_name IN ('aurora_version', 'version', 'version_comment', 'report_host')
    OR Variable_name = 'server_id' AND EXISTS (SELECT 1 FROM information_schema.tables t
-                                               WHERE t.table_schema = 'mysql' AND t.table_name = 'rds_topology')"""
-# Both tables or none; what a Global Database has is more than one region.
-GLOBAL_QUERY = """\
-SELECT COUNT(*) FROM information_schema.tables t
- WHERE UPPER(t.TABLE_SCHEMA) = 'INFORMATION_SCHEMA'
-   AND UPPER(t.TABLE_NAME) IN ('AURORA_GLOBAL_DB_STATUS', 'AURORA_GLOBAL_DB_INSTANCE_STATUS')"""
+                                               WHERE t.table_schema = 'mysql' AND t.table_name = 'rds_topology')
+   OR Variable_name = 'port'
+      AND 2 = (SELECT COUNT(*) FROM information_schema.tables t
+                WHERE UPPER(t.table_schema) = 'INFORMATION_SCHEMA'
+                  AND UPPER(t.table_name) IN ('AURORA_GLOBAL_DB_STATUS', 'AURORA_GLOBAL_DB_INSTANCE_STATUS'))"""
+# What a Global Database has is more than one region.
 REGIONS_QUERY = "SELECT COUNT(*) FROM information_schema.aurora_global_db_status"
 
 # How servers write a switch that is off; one that is on has several values in newer versions of MariaDB.
@@ -33,7 +34,7 @@ _OFF = frozenset({"0", "OFF", "FALSE"})
 
 def detect(rows: Sequence[Row]) -> str:
     """Return the dialect code that the rows of `DETECT_QUERY` stand for."""
-    variables = {str(name).lower(): str(value or "").lower() for name, value in rows}
+    variables = _variables(rows)
     comment = variables.get("version_comment", "")
     if "aurora_version" in variables:
         return AuroraMySqlDialect.code
@@ -47,14 +48,17 @@ def detect(rows: Sequence[Row]) -> str:
 
 def detection() -> Detection:
     """Ask a server which flavour it is."""
-    code = detect((yield DETECT_QUERY))
-    if code != AuroraMySqlDialect.code:
-        return code
-    for query in (GLOBAL_QUERY, REGIONS_QUERY):
-        ((count,),) = yield query
-        if int(count) < 2:
-            return code
-    return f"global-{code}"
+    rows = yield DETECT_QUERY
+    code = detect(rows)
+    if code == AuroraMySqlDialect.code and "port" in _variables(rows):
+        ((regions,),) = yield REGIONS_QUERY
+        if int(regions) > 1:
+            return f"global-{code}"
+    return code
+
+
+def _variables(rows: Sequence[Row]) -> dict[str, str]:
+    return {str(name).lower(): str(value or "").lower() for name, value in rows}
 
 
 def is_on(switch: Any) -> bool:

@@ -20,6 +20,10 @@ from monitor_service.loop_guard import guarded_loop
 from monitor_service.sessions.mysql import Door
 from tests.integration.conftest import client, eventually
 from wrapper import AwsWrapperConnection, errors
+from wrapper.dialects import DIALECTS
+from wrapper.dialects.base import InstanceTemplate
+from wrapper.dialects.mysql import DETECT_QUERY, MultiAzMySqlDialect
+from wrapper.drivers import mysql_query
 from wrapper.drivers.classify import ErrorKind
 from wrapper.drivers.mysql_errors import classify
 from wrapper.hosts import HostRole
@@ -182,3 +186,35 @@ def test_a_demoted_server_is_known_by_what_it_says(server: Server, use_pure: boo
             assert classify(caught.value) is ErrorKind.READ_ONLY
     finally:
         server.admin("SET GLOBAL super_read_only = OFF", "SET GLOBAL read_only = OFF")
+
+
+TABLE = "id BIGINT PRIMARY KEY, endpoint VARCHAR(255), port INT"
+ROW = "@@server_id, 'm-1.xyz.us-east-2.rds.amazonaws.com', 3306"
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "members"),
+    [
+        (TABLE, ROW, 1),
+        (f"{TABLE}, role VARCHAR(50)", f"{ROW}, NULL", 1),
+        (f"{TABLE}, role VARCHAR(50)", f"{ROW}, 'BLUE_GREEN_DEPLOYMENT_SOURCE'", 0),
+    ],
+    ids=["members", "members without a role", "a Blue/Green Deployment's"],
+)
+def test_a_table_of_members_is_read(server: Server, use_pure: bool, columns: str, row: str, members: int) -> None:
+    """The statements for a Multi-AZ DB cluster, on the parser they are for; a Blue/Green Deployment lists nobody."""
+    dialect = DIALECTS["multi-az-mysql"]
+    assert isinstance(dialect, MultiAzMySqlDialect)
+    server.admin(f"CREATE TABLE mysql.rds_topology ({columns})", f"INSERT INTO mysql.rds_topology VALUES ({row})", "COMMIT")
+    try:
+        parameters = {**server.parameters(use_pure=use_pure), "user": "lab"}
+        with closing(mysql.connector.connect(**parameters)) as connection:
+            shown = mysql_query.run(connection, DETECT_QUERY, 5.0)
+            assert {name for name, _ in shown} == {"version", "version_comment", "report_host", "server_id"}
+            own, rows = dialect.split(mysql_query.run(connection, dialect.joined_query, 5.0))
+            answer = dialect.role_answer(own)
+            hosts = dialect.topology_hosts(rows, InstanceTemplate(), 3306)
+            assert (answer.role, len(hosts)) == (HostRole.WRITER, members)
+            assert all((host.id, host.role) == (answer.id, "writer") for host in hosts)
+    finally:
+        server.admin("DROP TABLE mysql.rds_topology")

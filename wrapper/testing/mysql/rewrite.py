@@ -107,9 +107,11 @@ def rewrite(sql: bytes, names: Names = AURORA) -> bytes:
         name = shown["variable"].lower()
         return b"SELECT '%s' AS Variable_name, %s AS Value" % (name, names.shown(name))
     if where := _SHOW_WHERE.fullmatch(sql):
-        return _show_where(names, where["condition"])
-    is_bare = _BARE.fullmatch(sql) is not None
+        return _show_where(names, _replaced(where["condition"], names, is_bare=False))
+    return _replaced(sql, names, is_bare=_BARE.fullmatch(sql) is not None)
 
+
+def _replaced(sql: bytes, names: Names, *, is_bare: bool) -> bytes:
     def replacement(match: re.Match[bytes]) -> bytes:
         if match["table"]:
             return names.tables[match["table"].lower()]
