@@ -22,7 +22,7 @@ _SUBJECTS = {
     "telemetry": "Telemetry",
 }
 # What nothing in this version is built for, beside the plugins that the pipeline says are planned.
-_PLANNED_SUBJECTS = frozenset({"global", "aws", "telemetry"})
+_PLANNED_SUBJECTS = frozenset({"aws", "telemetry"})
 _TYPES = {bool: "boolean", int: "whole number", float: "number", str: "text", tuple: "list", object: "object"}
 
 _INTRODUCTION = """\

@@ -7,11 +7,11 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import zmq
 
 from monitor_service.election import is_held
+from wrapper.monitor.curve import encrypt
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     JOURNAL_TOPIC,
@@ -22,7 +22,7 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
-from wrapper.monitor.paths import MonitorPaths, candidates
+from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate
 
 
 class NoMonitorError(Exception):
@@ -37,6 +37,7 @@ class MonitorConnection:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
+        encrypt(self._socket, paths.keys)
         self._socket.connect(paths.control_url)
         self._seq = 0
 
@@ -56,7 +57,8 @@ class MonitorConnection:
             if envelope.seq == self._seq and answer is not None:
                 return answer
         raise TimeoutError(
-            f"the monitor in {self.paths.directory} did not answer within {timeout:g} s; it may be stopped or starting"
+            f"the monitor in {self.paths.directory} did not answer within {timeout:g} s; it may be stopped or starting, "
+            f"or does not admit uid {os.getuid()}"
         )
 
     def journal(self, idle: float) -> Iterator[Journal | None]:
@@ -65,6 +67,7 @@ class MonitorConnection:
         socket.setsockopt(zmq.LINGER, 0)
         socket.subscribe(JOURNAL_TOPIC)
         socket.subscribe(HEARTBEAT_TOPIC)
+        encrypt(socket, self.paths.keys)
         socket.connect(self.paths.events_url)
         while True:
             if not socket.poll(int(idle * 1000)):
@@ -78,10 +81,13 @@ class MonitorConnection:
 
 
 def find(directory: Path | None) -> MonitorPaths:
-    """Return the paths of a running monitor: in `directory`, else in the first candidate directory that has one.
+    """Return the paths of a running monitor: in `directory`, else where `$AWS_WRAPPER_MONITOR_URL` leads, else in the first
+    candidate directory that has one.
 
     Raises `NoMonitorError`.
     """
+    if directory is None and os.environ.get(URL_VARIABLE):
+        return locate()
     looked = [directory] if directory is not None else candidates()
     for one in looked:
         paths = MonitorPaths(one)
@@ -103,8 +109,3 @@ def start_time(pid: int) -> int:
     """Return the start of a process in clock ticks since boot (field 22 of /proc/<pid>/stat; the name may hold blanks)."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
-
-
-def plain(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the status document without the journal, for people who ask about now."""
-    return {name: value for name, value in document.items() if name != "journal"}

@@ -18,6 +18,7 @@ from monitor_service.logins import Logins
 from monitor_service.registry import Identity, effective
 from wrapper.dialects import DatabaseDialect
 from wrapper.monitor.messages import Settings, WatchRequest
+from wrapper.monitor.regions import split
 from wrapper.monitor.state import (
     OURS,
     SILENT,
@@ -37,17 +38,19 @@ WARM_INTERVAL = 1.0
 
 
 class Cluster:
-    """A cluster that is being watched. `on_members` is called when hosts joined or left."""
+    """A cluster that is being watched for one owner. `on_members` is called when hosts joined or left."""
 
     def __init__(
         self,
         context: Context,
+        owner: str,
         topic: str,
         dialect: DatabaseDialect,
         request: WatchRequest,
         on_members: Callable[[Cluster], None],
     ) -> None:
         self.services = context
+        self.owner = owner
         self.topic = topic
         self.dialect = dialect
         self.logins = Logins(topic, context)
@@ -96,7 +99,7 @@ class Cluster:
             self.services.supervisor.stop(self.topology_actor.name)
 
     def identity(self) -> Identity:
-        return Identity(self.topic, self.dialect.code, frozenset(self.view.health), self.watches)
+        return Identity(self.topic, self.owner, self.dialect.code, frozenset(self.view.health), self.watches)
 
     def refresh_interest(self) -> None:
         """Take over what live leases want: settings, login values, aliases, counts."""
@@ -115,6 +118,8 @@ class Cluster:
         self.watches |= {request.watch.key for request in requests}
         self._clients = len(registry.leases_of(self.topic))
         has_news = has_news or settings.interval < self.settings.interval
+        if settings.accessible_regions != self.settings.accessible_regions and self.topology_actor is not None:
+            self.topology_actor.poke()
         self.settings = settings
         if has_news:
             self.poke()
@@ -141,15 +146,17 @@ class Cluster:
         return 0.0 if health is None or health.failing_since is None else monotonic() - health.failing_since
 
     def membership_source(self) -> TopologyHost | None:
-        """Where to read the membership: the writer when it answers, else a host that answers and claims nothing unproved."""
+        """Where to read the membership: the writer, or who was it last, when it answers; else a host that answers and claims
+        nothing unproved."""
+        writer = self.view.writer.writer or self.view.writer.holder
         answering = [
             host
             for host in self.view.hosts
             if (health := self.view.health[host.key]).accepting
             and not health.is_failing
-            and (health.role != topology.WRITER or host.key == self.view.writer.writer)
+            and (health.role != topology.WRITER or host.key == writer)
         ]
-        return min(answering, key=lambda host: (host.key != self.view.writer.writer, host.key), default=None)
+        return min(answering, key=lambda host: (host.key != writer, host.key), default=None)
 
     def latest(self) -> list[HostHealth]:
         """The evidence about every host, before any of it was put down to ourselves."""
@@ -179,7 +186,8 @@ class Cluster:
         if self._stopped:
             return
         known = set(self.view.health)
-        self._step(*topology.on_table(self.view, hosts, read_from, monotonic()))
+        near, elsewhere = split(hosts, self.settings.accessible_regions)
+        self._step(*topology.on_table(self.view, near, read_from, monotonic(), elsewhere))
         if set(self.view.health) != known:
             self._fit_actors()
             self._publish_all()
@@ -293,7 +301,12 @@ class Cluster:
 
     def _is_own_trouble(self, health: HostHealth) -> bool:
         self._silent[health.key] = health
-        others = [one for one in self.services.clusters.values() if one is not self and one.deserted_at is None]
+        # One user's silent hosts are no witness against another's.
+        others = [
+            one
+            for one in self.services.clusters.values()
+            if one is not self and one.owner == self.owner and one.deserted_at is None
+        ]
         is_mute = len(self._silent) == len(self.view.health)
         if is_mute and not self._is_mute:
             # Is it us? The others know before this cluster's hosts have been silent often enough.
@@ -309,5 +322,5 @@ class Cluster:
 
 def _essence(value: Topology) -> Topology:
     """What of a topology is worth a message: not the passing of time, nor load figures."""
-    hosts = tuple(replace(host, cpu=None, lag_ms=None) for host in value.hosts)
-    return replace(value, hosts=hosts, rank=0.0, read_at=0.0, read_from="")
+    hosts, elsewhere = (tuple(replace(host, cpu=None, lag_ms=None) for host in hosts) for hosts in (value.hosts, value.elsewhere))
+    return replace(value, hosts=hosts, elsewhere=elsewhere, rank=0.0, read_at=0.0, read_from="")

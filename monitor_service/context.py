@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ class Context:
     """One monitor's parts.
 
     `tell(route, message)` sends a message to a client that did not ask. `settle()` draws the consequences of a pause of the loop,
-    before anything measured across it is judged. `clusters` is keyed by topic.
+    before anything measured across it is judged. `clusters` is keyed by topic. `refused` counts by limit.
     """
 
     guard: LoopGuard
@@ -35,3 +36,4 @@ class Context:
     resolver: Resolver = field(default_factory=Resolver)
     drivers: Drivers = field(default_factory=Drivers)
     clusters: dict[str, Cluster] = field(default_factory=dict)
+    refused: Counter[str] = field(default_factory=Counter)

@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+from wrapper.monitor.launch import is_served
 from wrapper.monitor.paths import MonitorPaths
 
 
@@ -70,11 +71,14 @@ class Election:
 
 
 def is_held(paths: MonitorPaths) -> bool:
-    """Whether some process holds the lock (that is: whether a monitor runs, or starts)."""
+    """Whether some process holds the lock (that is: whether a monitor runs, or starts). Of another user's monitor only the socket
+    can be asked: whoever may open the lock could hold it for ever."""
     try:
         descriptor = os.open(paths.lock, os.O_RDWR)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except PermissionError:
+        return is_served(paths)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -9,7 +9,8 @@ from time import monotonic, time
 from monitor_service.context import Context
 from monitor_service.credentials import CredentialBook
 from monitor_service.loop_guard import bounded
-from wrapper.monitor.messages import NeedCredentials, Offer
+from monitor_service.sessions import ProbeError, UnsupportedError
+from wrapper.monitor.messages import NeedCredentials, Offer, Unsupported
 
 # Seconds between two requests for login values to the same clients.
 ASK_AGAIN = 5.0
@@ -25,6 +26,7 @@ class Logins:
         self._news = asyncio.Event()
         self._asked_at = float("-inf")
         self._is_known = False  # whether the journal says already that no login works
+        self._unsupported = ""  # what the monitor lacks that the last refused login would have needed
 
     def __len__(self) -> int:
         return len(self._book)
@@ -49,14 +51,15 @@ class Logins:
 
     def accepted(self, fingerprint: bytes, key: str) -> None:
         """A server let the offer in."""
-        self._is_known = False
+        self._is_known, self._unsupported = False, ""
         self._book.accepted(fingerprint, key)
         self._tell()
 
-    def refused(self, fingerprint: bytes, key: str, detail: str) -> bool:
+    def refused(self, fingerprint: bytes, key: str, error: ProbeError) -> bool:
         """A server refused the offer; return whether another one is left to try."""
         self._book.refused(fingerprint, key, monotonic())
-        self._context.publisher.journal(key, "LOGIN REFUSED", detail, self._topic)
+        self._unsupported = error.detail if isinstance(error, UnsupportedError) else ""
+        self._context.publisher.journal(key, "LOGIN REFUSED", error.detail, self._topic)
         self._tell()
         exhausted = self._book.is_exhausted(time())
         if exhausted:
@@ -82,7 +85,10 @@ class Logins:
         for lease in self._context.registry.leases_of(self._topic):
             for interest in lease.interests.values():
                 if interest.topic == self._topic:
-                    self._context.tell(lease.route, NeedCredentials(interest.request.watch.key, reason))
+                    watch = interest.request.watch.key
+                    # New values would not help there: the worker has to do without our sessions, and should not offer again.
+                    unsupported = Unsupported(watch, f"{key}: {self._unsupported}") if self._unsupported else None
+                    self._context.tell(lease.route, unsupported or NeedCredentials(watch, reason))
         if not self._is_known:
             self._is_known = True
             self._context.publisher.journal(key, "NEEDS LOGIN", reason, self._topic)

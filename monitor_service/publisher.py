@@ -10,6 +10,8 @@ from time import monotonic, time
 
 import zmq
 
+from monitor_service.gate import Gate
+from monitor_service.logs import ENTRY
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     JOURNAL_TOPIC,
@@ -43,27 +45,25 @@ class Publisher:
         self.seqs: dict[str, int] = {}
         self._beats = 0
         self._greeting: asyncio.TimerHandle | None = None
-        self._socket = context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self._socket.setsockopt(zmq.XPUB_WELCOME_MSG, HEARTBEAT_TOPIC.encode())
-
-    def bind(self, url: str) -> None:
-        self._socket.bind(url)
+        self.socket = context.socket(zmq.XPUB)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        Gate.guard(self.socket)
+        self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.socket.setsockopt(zmq.XPUB_WELCOME_MSG, HEARTBEAT_TOPIC.encode())
 
     def start(self) -> None:
         """Begin to read subscriptions on the running loop."""
-        asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
+        asyncio.get_running_loop().add_reader(self.socket.fileno(), self._drain)
         self._drain()
 
     def stop(self) -> None:
         """Publish nothing any more."""
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        asyncio.get_running_loop().remove_reader(self.socket.fileno())
         if self._greeting is not None:
             self._greeting.cancel()
-        self._socket.close()
+        self.socket.close()
 
     def publish(self, topic: str, update: Update) -> None:
         """Send an update of a cluster under its next sequence number."""
@@ -75,11 +75,11 @@ class Publisher:
         beat = Heartbeat(at=monotonic(), pid=os.getpid(), seqs=dict(self.seqs))
         self._send(HEARTBEAT_TOPIC, beat, self._beats)
 
-    def journal(self, subject: str, event: str, evidence: str = "", cluster: str = "") -> None:
-        """Keep a transition in the ring, tell whoever follows, and write one line to the log."""
+    def journal(self, subject: str, event: str, evidence: str, cluster: str = "") -> None:
+        """Keep a transition in the ring, tell whoever follows, and write one line to the log. None goes without its evidence."""
         entry = Journal(at=time(), subject=subject, event=event, evidence=evidence, cluster=cluster)
         self.ring.append(entry)
-        logger.info("%s %s: %s", subject, event, evidence)
+        logger.info("%s %s: %s", subject, event, evidence, extra={ENTRY: entry})
         self._send(JOURNAL_TOPIC, entry, self._next(JOURNAL_TOPIC))
 
     def _next(self, topic: str) -> int:
@@ -87,18 +87,18 @@ class Publisher:
         return self.seqs[topic]
 
     def _send(self, topic: str, message: Message, seq: int) -> None:
-        if self._socket.closed:
+        if self.socket.closed:
             return
         data = encode(message, epoch=self.epoch, topic=topic, seq=seq)
         # XPUB never blocks: a subscriber that is too slow loses the message and sees the gap.
-        self._socket.send_multipart([topic.encode(), data], zmq.NOBLOCK)
+        self.socket.send_multipart([topic.encode(), data], zmq.NOBLOCK)
         self.counters["published"] += 1
 
     def _drain(self) -> None:
         for _ in range(BATCH):
-            if self._socket.closed or not int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            if self.socket.closed or not int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
                 return
-            frame = self._socket.recv(zmq.NOBLOCK)
+            frame = self.socket.recv(zmq.NOBLOCK)
             if frame[:1] not in (b"\x00", b"\x01"):
                 self.counters["garbage"] += 1
             elif frame[:1] == b"\x01" and self._greeting is None:

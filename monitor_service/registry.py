@@ -1,4 +1,8 @@
-"""Who watches what: leases, the watches they hold, and what follows from them. No I/O and no clock: times are arguments."""
+"""Who watches what: leases, the watches they hold, and what follows from them. No I/O and no clock: times are arguments.
+
+An *owner* is the principal (`monitor_service.gate`) that a request came from. What belongs to one owner is neither found nor
+changed by another one's requests, whatever they claim.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from monitor_service.options import Limits
 from wrapper.monitor.messages import Client, Offer, Settings, WatchRequest
+from wrapper.monitor.regions import either
 
-MAX_WATCHES_PER_CLIENT = 64
-MAX_CLIENTS = 20_000
 # Seconds; what a request may ask for. The lower bound keeps one client from turning probes into load.
 SHORTEST_INTERVAL = 0.02
 LONGEST = 86_400.0
+
+
+Holder = tuple[str, Client]  # an owner's client
 
 
 @dataclass(slots=True)
@@ -28,6 +35,7 @@ class Interest:
 class Lease:
     """A client's right to be served until `expires`. `route`: how the control socket reaches it."""
 
+    owner: str
     client: Client
     route: bytes
     expires: float
@@ -54,40 +62,59 @@ def complaint(request: WatchRequest) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A limit that a request went over: its name in the counters, and the sentence for whoever asked."""
+
+    limit: str
+    reason: str
+
+
 class Registry:
     """All live leases."""
 
-    def __init__(self, lease_seconds: float) -> None:
+    def __init__(self, lease_seconds: float, limits: Limits) -> None:
         self.lease_seconds = lease_seconds
-        self.leases: dict[Client, Lease] = {}
+        self.leases: dict[Holder, Lease] = {}
         # By topic, and there by whose it is and its watch: every cluster asks for its own all the time.
-        self._interests: defaultdict[str, dict[tuple[Client, str], Interest]] = defaultdict(dict)
+        self._interests: defaultdict[str, dict[tuple[Holder, str], Interest]] = defaultdict(dict)
+        self._limits = limits
         self._order = 0
 
-    def is_full(self, request: WatchRequest) -> bool:
-        """Whether the request would go over the bound on clients or on watches per client."""
-        lease = self.leases.get(request.client)
-        if lease is None:
-            return len(self.leases) >= MAX_CLIENTS
-        return request.watch.key not in lease.interests and len(lease.interests) >= MAX_WATCHES_PER_CLIENT
+    def lease(self, owner: str, client: Client) -> Lease | None:
+        """Return the lease of an owner's client."""
+        return self.leases.get((owner, client))
 
-    def watch(self, request: WatchRequest, topic: str, route: bytes, now: float) -> None:
+    def refusal(self, owner: str, request: WatchRequest) -> Refusal | None:
+        """Return the limit that serving the request would exceed."""
+        lease = self.lease(owner, request.client)
+        hosts = len(request.seed.hosts)
+        if hosts > self._limits.hosts:
+            return Refusal("hosts", f"a watch of {hosts} hosts: {self._limits.hosts} are allowed (--max-hosts)")
+        if lease is None and len(self.leases) >= self._limits.clients:
+            return Refusal("clients", f"too many clients: {self._limits.clients} are allowed (--max-clients)")
+        if lease is not None and request.watch.key not in lease.interests and len(lease.interests) >= self._limits.watches:
+            return Refusal("watches", f"too many watches: {self._limits.watches} per client are allowed (--max-watches)")
+        return None
+
+    def watch(self, owner: str, request: WatchRequest, topic: str, route: bytes, now: float) -> None:
         """Register or replace a client's watch, and renew its lease."""
-        lease = self.leases.get(request.client)
+        holder = (owner, request.client)
+        lease = self.leases.get(holder)
         if lease is None:
-            lease = self.leases[request.client] = Lease(request.client, route, now + self.lease_seconds)
+            lease = self.leases[holder] = Lease(owner, request.client, route, now + self.lease_seconds)
         self._order += 1
         lease.route = route
         lease.expires = now + self.lease_seconds
         key = request.watch.key
         before = lease.interests.get(key)
         if before is not None:
-            self._forget(lease.client, key, before.topic)
-        lease.interests[key] = self._interests[topic][lease.client, key] = Interest(request, topic, self._order)
+            self._forget(holder, key, before.topic)
+        lease.interests[key] = self._interests[topic][holder, key] = Interest(request, topic, self._order)
 
-    def renew(self, client: Client, connections: dict[str, int], route: bytes, now: float) -> bool:
+    def renew(self, owner: str, client: Client, connections: dict[str, int], route: bytes, now: float) -> bool:
         """Keep a lease; False when there is none."""
-        lease = self.leases.get(client)
+        lease = self.lease(owner, client)
         if lease is None:
             return False
         lease.route = route
@@ -95,17 +122,18 @@ class Registry:
         lease.connections = connections
         return True
 
-    def release(self, client: Client) -> Lease | None:
+    def release(self, owner: str, client: Client) -> Lease | None:
         """Give a lease up."""
-        lease = self.leases.pop(client, None)
+        holder = (owner, client)
+        lease = self.leases.pop(holder, None)
         if lease is not None:
             for key, interest in lease.interests.items():
-                self._forget(client, key, interest.topic)
+                self._forget(holder, key, interest.topic)
         return lease
 
-    def _forget(self, client: Client, key: str, topic: str) -> None:
+    def _forget(self, holder: Holder, key: str, topic: str) -> None:
         interests = self._interests[topic]
-        del interests[client, key]
+        del interests[holder, key]
         if not interests:
             del self._interests[topic]
 
@@ -113,7 +141,7 @@ class Registry:
         """Remove and return the leases that have lapsed."""
         lapsed = [lease for lease in self.leases.values() if lease.expires <= now]
         for lease in lapsed:
-            self.release(lease.client)
+            self.release(lease.owner, lease.client)
         return lapsed
 
     def extend(self, seconds: float) -> None:
@@ -130,8 +158,8 @@ class Registry:
 
     def leases_of(self, topic: str) -> list[Lease]:
         """Return the leases with a watch that leads to the cluster."""
-        clients = dict.fromkeys(client for client, _ in self._interests.get(topic, ()))
-        return [self.leases[client] for client in clients]
+        holders = dict.fromkeys(holder for holder, _ in self._interests.get(topic, ()))
+        return [self.leases[holder] for holder in holders]
 
     def requests(self, topic: str) -> list[WatchRequest]:
         """Return the live watch requests of a cluster, newest first."""
@@ -164,23 +192,28 @@ def effective(settings: Iterable[Settings]) -> Settings | None:
         high_refresh=min(one.high_refresh for one in found),
         instance_template=templates[0] if templates else "?",
         connect_timeout=min(one.connect_timeout for one in found),
+        accessible_regions=either(*(one.accessible_regions for one in found)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a session has proved a cluster to be: its dialect and the hosts that belong to it. `names`: explicit cluster ids."""
+    """What a session has proved a cluster to be: its dialect and the hosts that belong to it. `watches`: its aliases."""
 
     topic: str
+    owner: str
     dialect: str
     hosts: frozenset[str]
     watches: frozenset[str]
 
 
-def same_cluster(known: Iterable[Identity], dialect: str, hosts: frozenset[str], watch_key: str) -> list[str]:
-    """Return the topics of the clusters that a proof belongs to: equal dialect and a host in common. A watch that brings no hosts
-    belongs where its endpoint led others before."""
-    same = [one for one in known if one.dialect == dialect]
+def same_cluster(known: Iterable[Identity], owner: str, dialect: str, hosts: frozenset[str], watch_key: str) -> list[str]:
+    """Return the topics of the clusters that a proof belongs to: equal owner, equal dialect and a host in common. A watch that
+    brings no hosts belongs where its endpoint led others before.
+
+    Never another owner's: a table of members that one user's server made up would lead the other's logins there.
+    """
+    same = [one for one in known if one.owner == owner and one.dialect == dialect]
     if hosts:
         return [one.topic for one in same if one.hosts & hosts]
     return [one.topic for one in same if watch_key in one.watches][:1]

@@ -22,18 +22,24 @@ def render(document: dict[str, Any]) -> str:
         f"dropped as damaged {counters.get('garbage', 0)}  actor restarts {document['restarts']}  "
         f"pauses {loop['pauses']}  longest lag {loop['longest_lag'] * 1000:.0f} ms",
     ]
+    refused = {name: number for name, number in counters.items() if name.startswith("refused ")}
+    if refused:
+        lines.append(f"  refused: {', '.join(f'{name[8:]} {number}' for name, number in sorted(refused.items()))}")
+    if document["draining"]:
+        lines.append("  draining: nobody new is served")
     for cluster in document["clusters"]:
-        lines += ["", *_cluster(cluster)]
+        owner = f"  of {cluster['owner']}" if document["shared"] else ""
+        lines += ["", *_cluster(cluster, owner)]
     if not document["clusters"]:
         lines += ["", "no cluster is watched"]
     return "\n".join(lines)
 
 
-def _cluster(cluster: dict[str, Any]) -> list[str]:
+def _cluster(cluster: dict[str, Any], owner: str) -> list[str]:
     writer = cluster["writer"] or (f"unknown, claimed by {' and '.join(cluster['conflict'])}" if cluster["conflict"] else "unknown")
     searching = f"  searching for {cluster['searching_for']:.1f} s" if cluster["searching_for"] is not None else ""
     lines = [
-        f"{cluster['dialect']} {cluster['topic']}  writer {writer}  term {cluster['term']}{searching}",
+        f"{cluster['dialect']} {cluster['topic']}{owner}  writer {writer}  term {cluster['term']}{searching}",
         f"  clients {cluster['clients']}  probe sessions {cluster['probe_sessions']}  "
         f"interval {cluster['settings']['interval'] * 1000:g} ms  login offers {cluster['offers']}",
     ]

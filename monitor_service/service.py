@@ -1,4 +1,4 @@
-"""One run of the monitor: wiring, requests, the heartbeat that everything periodic hangs on, and the end."""
+"""One run of the monitor: wiring, the heartbeat that everything periodic hangs on, and the end."""
 
 from __future__ import annotations
 
@@ -6,45 +6,25 @@ import asyncio
 import logging
 import os
 import signal
-from dataclasses import dataclass
-from itertools import count
 from time import monotonic
 
 import zmq
 
-from monitor_service import status
-from monitor_service.cluster import Cluster
+from monitor_service import status, systemd
+from monitor_service.clusters import Clusters
 from monitor_service.context import Context
 from monitor_service.control import ControlServer
 from monitor_service.election import Election
+from monitor_service.gate import Gate, Rules, overflow_uid
+from monitor_service.keys import authorized_keys, serve_encrypted
 from monitor_service.loop_guard import LoopGuard, guarded_loop
+from monitor_service.options import Options
 from monitor_service.publisher import Publisher
-from monitor_service.registry import MAX_WATCHES_PER_CLIENT, Registry, complaint, same_cluster
-from monitor_service.sessions.drivers import is_supported
+from monitor_service.registry import Registry
+from monitor_service.requests import Requests
 from monitor_service.supervisor import Supervisor
-from wrapper.dialects import DIALECTS, DatabaseDialect
-from wrapper.monitor.messages import (
-    HEARTBEAT_INTERVAL,
-    HINT_MAX_AGE,
-    LEASE_SECONDS,
-    Message,
-    Ok,
-    Refused,
-    Release,
-    Renew,
-    Report,
-    Snapshot,
-    SnapshotRequest,
-    Status,
-    StatusRequest,
-    StopRequest,
-    UnknownLease,
-    Unsupported,
-    Watched,
-    WatchRequest,
-)
-from wrapper.monitor.paths import MonitorPaths
-from wrapper.monitor.state import ClusterGone
+from wrapper.monitor.messages import HEARTBEAT_INTERVAL, DrainRequest, Message, Ok, Refused, Status, StatusRequest, StopRequest
+from wrapper.monitor.paths import MonitorPaths, events_url
 
 logger = logging.getLogger(__name__)
 
@@ -53,19 +33,10 @@ SWEEP_INTERVAL = 1.0
 # Seconds; lets the answer to a stop request leave before the socket closes.
 STOP_DELAY = 0.05
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 EXIT_OK = 0
 EXIT_LOST = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a monitor runs. Seconds: `linger` without leases before an on-demand monitor ends, `warm` for which a cluster without
-    leases is still watched, `lease` before a silent client is forgotten."""
-
-    on_demand: bool = False
-    linger: float = 60.0
-    warm: float = 300.0
-    lease: float = LEASE_SECONDS
 
 
 class Service:
@@ -76,52 +47,75 @@ class Service:
         self.options = options
         self.epoch = election.epoch
         self.started = monotonic()
+        self.draining = False
         self._election = election
         self._zmq: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._numbers = count(1)
         self._stopping: asyncio.Event = asyncio.Event()
         self._exit_code = EXIT_OK
         self._next_sweep = 0.0
         self._idle_since = self.started
+        self._watchdog = systemd.watchdog_interval()
+        self._next_sign = 0.0
+        keys = authorized_keys(options.keys) if options.keys is not None else frozenset()
+        rules = Rules(os.getuid(), shared=options.group is not None, keys=keys, nobody=overflow_uid())
+        self.gate = Gate(self._zmq, rules)
         publisher = Publisher(self._zmq, self.epoch)
-        self.control = ControlServer(self._zmq, self.epoch, self._handle, lambda kind: Refused(f"unknown request {kind!r}"))
+        self.control = ControlServer(self._zmq, self.epoch, self._handle, options.limits.request)
         self.context = Context(
             guard=guard,
             publisher=publisher,
-            registry=Registry(options.lease),
+            registry=Registry(options.lease, options.limits),
             supervisor=Supervisor(lambda name, error: publisher.journal(name, "RESTARTED", error)),
             tell=self.control.tell,
             settle=self._settle,
         )
+        self._clusters = Clusters(self.context, self.epoch)
+        self._requests = Requests(self.context, self._clusters, options, lambda: self.draining)
 
     def bind(self) -> None:
         """Take the sockets' paths, under the lock: whatever lies there is a dead monitor's."""
         sockets = (self.paths.events, self.paths.control)
         for path in sockets:
             path.unlink(missing_ok=True)
-        self.context.publisher.bind(self.paths.events_url)
-        self.control.bind(self.paths.control_url)
+        self.context.publisher.socket.bind(self.paths.events_url)
+        self.control.socket.bind(self.paths.control_url)
         for path in sockets:
-            path.chmod(0o600)
+            if self.options.group is not None:
+                os.chown(path, -1, self.options.group)
+            path.chmod(0o600 if self.options.group is None else 0o660)
         self._election.own(sockets)
+        if self.options.listen is not None:
+            assert self.options.keys is not None
+            for socket, url in (
+                (self.context.publisher.socket, events_url(self.options.listen)),
+                (self.control.socket, self.options.listen),
+            ):
+                # What is set from here on holds for what is bound from here on.
+                serve_encrypted(socket, self.options.keys)
+                socket.bind(url)
 
     async def run(self) -> int:
         """Serve until a signal, a stop request, idleness, or the loss of the monitor's files. Returns the exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._stop, f"signal {number.name}")
+        self.gate.start()
         self.context.publisher.start()
         self.control.start()
         self.context.drivers.preload()
         self.context.publisher.journal("monitor", "STARTED", f"pid {os.getpid()}, epoch {self.epoch}")
+        systemd.notify("READY=1", f"STATUS=serving {self.paths.directory}, epoch {self.epoch}")
         beat = loop.create_task(self._beat(), name="heartbeat")
         await self._stopping.wait()
         beat.cancel()
         await asyncio.wait([beat])
-        if self._exit_code != EXIT_LOST:
-            self.context.publisher.journal("monitor", "STOPPED", f"pid {os.getpid()}")
+        for number in SIGNALS:
+            # A second one changes nothing any more, and must not find half of a loop.
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
         self.context.publisher.stop()
         self.control.stop()
+        self.gate.stop()
         await self.context.supervisor.stop_all()
         return self._exit_code
 
@@ -133,10 +127,13 @@ class Service:
         self._election.release()
 
     def _stop(self, reason: str, exit_code: int = EXIT_OK) -> None:
-        if not self._stopping.is_set():
-            logger.info("stopping: %s", reason)
-            self._exit_code = exit_code
-            self._stopping.set()
+        if self._stopping.is_set():
+            return
+        systemd.notify("STOPPING=1", f"STATUS={reason}")
+        if exit_code != EXIT_LOST:
+            self.context.publisher.journal("monitor", "STOPPED", f"pid {os.getpid()}, {reason}")
+        self._exit_code = exit_code
+        self._stopping.set()
 
     # -- the heartbeat ---------------------------------------------------------------------------------------------------------
 
@@ -145,8 +142,12 @@ class Service:
         while True:
             self._settle()
             self.context.publisher.heartbeat()
-            if monotonic() >= self._next_sweep:
-                self._next_sweep = monotonic() + SWEEP_INTERVAL
+            now = monotonic()
+            if self._watchdog is not None and now >= self._next_sign:
+                self._next_sign = now + self._watchdog
+                systemd.notify("WATCHDOG=1")
+            if now >= self._next_sweep:
+                self._next_sweep = now + SWEEP_INTERVAL
                 self._sweep()
             due = max(due + HEARTBEAT_INTERVAL, monotonic())
             await asyncio.sleep(due - monotonic())
@@ -172,142 +173,40 @@ class Service:
         now = monotonic()
         for lease in self.context.registry.lapse(now):
             self.context.publisher.journal(f"pid {lease.client.pid}", "LEASE LAPSED", f"no renewal for {self.options.lease:g} s")
-            self._refresh({interest.topic for interest in lease.interests.values()})
-        for cluster in list(self.context.clusters.values()):
-            cluster.refresh_counts()
-            if cluster.deserted_at is not None and now - cluster.deserted_at > self.options.warm:
-                self._drop(cluster, ClusterGone())
+            self._clusters.refresh({interest.topic for interest in lease.interests.values()})
+        self._clusters.sweep(now, self.options.warm)
         if self.context.registry.leases:
             self._idle_since = now
+        elif self.draining:
+            self._stop("drained")
         elif self.options.on_demand and now - self._idle_since >= self.options.linger:
             self._stop(f"no lease for {self.options.linger:g} s")
 
     # -- requests --------------------------------------------------------------------------------------------------------------
 
-    def _handle(self, route: bytes, message: Message) -> Message | None:
+    def _handle(self, route: bytes, principal: str, message: Message) -> Message:
         self._settle()
-        registry = self.context.registry
-        if isinstance(message, WatchRequest):
-            return self._watch(route, message)
-        if isinstance(message, Renew):
-            return Ok() if registry.renew(message.client, message.connections, route, monotonic()) else UnknownLease()
-        if isinstance(message, Release):
-            lease = registry.release(message.client)
-            if lease is not None:
-                self._refresh({interest.topic for interest in lease.interests.values()})
-            return Ok()
-        if isinstance(message, Report):
-            return self._report(message)
-        if isinstance(message, SnapshotRequest):
-            return self._snapshot(message)
         if isinstance(message, StatusRequest):
-            return Status(status.document(self))
-        if isinstance(message, StopRequest):
-            return self._stop_requested(message)
-        return Refused(f"{type(message).__name__} is not a request")
+            return Status(status.document(self, principal))
+        if not isinstance(message, (StopRequest, DrainRequest)):
+            return self._requests.answer(route, principal, message)
+        if not self.gate.rules.is_operator(principal):
+            return Refused(f"only uid {self.gate.rules.uid} and root may end this monitor, not {principal}")
+        return self._drain_requested() if isinstance(message, DrainRequest) else self._stop_requested(message)
 
-    def _watch(self, route: bytes, request: WatchRequest) -> Message:
-        key = request.watch.key
-        dialect = DIALECTS.get(request.dialect)
-        if dialect is None:
-            return Unsupported(key, f"dialect {request.dialect!r} is unknown to this monitor")
-        if not is_supported(request.driver, dialect.engine):
-            return Unsupported(
-                key, f"driver {request.driver!r} for {dialect.engine} is not installed where this monitor runs, or unknown to it"
-            )
-        wrong = complaint(request)
-        if wrong is not None:
-            return Refused(wrong)
-        if self.context.registry.is_full(request):
-            return Refused(f"too many watches: {MAX_WATCHES_PER_CLIENT} per client are allowed, and a bounded number of clients")
-        cluster = self._cluster_of(request, dialect)
-        before = self._topics_of(request)
-        self.context.registry.watch(request, cluster.topic, route, monotonic())
-        if cluster.topic in self.context.clusters:
-            # At once: the client may ask for a snapshot by this watch next.
-            cluster.watches |= {key}
-            cluster.refresh_soon()
-        else:
-            self.context.clusters[cluster.topic] = cluster
-            cluster.start()
-        self._refresh(before - {cluster.topic})
-        return Watched(key, cluster.topic, self.options.lease)
-
-    def _cluster_of(self, request: WatchRequest, dialect: DatabaseDialect) -> Cluster:
-        hosts = frozenset(host.key for host in request.seed.hosts)
-        clusters = self.context.clusters
-        topics = same_cluster((cluster.identity() for cluster in clusters.values()), dialect.code, hosts, request.watch.key)
-        if topics:
-            for topic in topics[1:]:
-                self._merge(clusters[topic], clusters[topics[0]])
-            return clusters[topics[0]]
-        # Prefixes of each other would share a subscription, and no epoch may meet another one's topic: hence the closing slash.
-        topic = f"cluster/{self.epoch}/{next(self._numbers)}/"
-        self._tell_of_split(request, topic)
-        return Cluster(self.context, topic, dialect, request, self._members_changed)
-
-    def _tell_of_split(self, request: WatchRequest, topic: str) -> None:
-        if request.watch.cluster_id is None:
-            return
-        suffix = f"/{request.watch.cluster_id}"
-        others = [one.topic for one in self.context.clusters.values() if any(watch.endswith(suffix) for watch in one.watches)]
-        if others:
-            evidence = f"cluster_id {request.watch.cluster_id!r} is also used for {', '.join(others)}, which has other hosts"
-            self.context.publisher.journal(request.watch.host, "SPLIT", evidence, topic)
-
-    def _topics_of(self, request: WatchRequest) -> set[str]:
-        lease = self.context.registry.leases.get(request.client)
-        interest = lease.interests.get(request.watch.key) if lease is not None else None
-        return {interest.topic} if interest is not None else set()
-
-    def _report(self, report: Report) -> Message:
-        now = monotonic()
-        if now - report.at > HINT_MAX_AGE:
-            self.context.publisher.counters["stale hints"] += 1
-            return Ok()
-        for cluster in self.context.clusters.values():
-            if report.watch.key in cluster.watches:
-                cluster.on_report(report.host, report.error, min(report.at, now))
+    def _drain_requested(self) -> Message:
+        if not self.draining:
+            self.draining = True
+            leases = len(self.context.registry.leases)
+            self.context.publisher.journal("monitor", "DRAINING", f"nobody new is served; {leases} clients are left")
         return Ok()
 
-    def _snapshot(self, request: SnapshotRequest) -> Snapshot:
-        wanted = set(request.watches)
-        found = [cluster for cluster in self.context.clusters.values() if wanted & cluster.watches]
-        seqs = {cluster.topic: self.context.publisher.seqs.get(cluster.topic, 0) for cluster in found}
-        return Snapshot(tuple(cluster.state() for cluster in found), seqs, monotonic())
-
     def _stop_requested(self, request: StopRequest) -> Message:
-        if request.drain and not self.options.on_demand:
-            return Refused("this monitor was started explicitly and does not hand over; use stop")
+        if request.drain and not (self.options.on_demand or self.draining):
+            return Refused("this monitor was started explicitly and does not hand over; use drain or stop, or run --take-over")
         reason = "another monitor takes over" if request.drain else "asked to stop"
         asyncio.get_running_loop().call_later(STOP_DELAY, self._stop, reason)
         return Ok()
-
-    # -- clusters --------------------------------------------------------------------------------------------------------------
-
-    def _refresh(self, topics: set[str]) -> None:
-        for topic in topics:
-            cluster = self.context.clusters.get(topic)
-            if cluster is not None:
-                cluster.refresh_soon()
-
-    def _members_changed(self, cluster: Cluster) -> None:
-        for other in list(self.context.clusters.values()):
-            if other is not cluster and other.dialect is cluster.dialect and set(other.view.health) & set(cluster.view.health):
-                self._merge(other, cluster)
-
-    def _merge(self, cluster: Cluster, into: Cluster) -> None:
-        self.context.registry.move(cluster.topic, into.topic)
-        into.absorb(cluster)
-        self.context.publisher.journal(cluster.topic, "MERGED", f"proved to be the cluster {into.topic}", into.topic)
-        self._drop(cluster, ClusterGone(into=into.topic))
-
-    def _drop(self, cluster: Cluster, update: ClusterGone) -> None:
-        del self.context.clusters[cluster.topic]
-        cluster.stop()
-        self.context.publisher.publish(cluster.topic, update)
-        if not update.into:
-            self.context.publisher.journal(cluster.topic, "FORGOTTEN", f"nobody has watched it for {self.options.warm:g} s")
 
 
 def serve(paths: MonitorPaths, election: Election, options: Options) -> int:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from monitor_service.service import Service
 
 
-def document(service: Service) -> dict[str, Any]:
-    """Return the document that `StatusRequest` is answered with."""
+def document(service: Service, asker: str) -> dict[str, Any]:
+    """Return the document that `StatusRequest` is answered with. Who is not an operator sees nothing of other owners."""
     context = service.context
     now = monotonic()
+    sees_all = service.gate.rules.is_operator(asker)
+    clusters = [cluster for cluster in context.clusters.values() if sees_all or cluster.owner == asker]
+    topics = {cluster.topic for cluster in clusters}
     return {
         "version": __version__,
         "pid": os.getpid(),
@@ -27,28 +30,35 @@ def document(service: Service) -> dict[str, Any]:
         "directory": str(service.paths.directory),
         "uptime": round(now - service.started, 3),
         "at": time(),
+        "monotonic": now,
+        "draining": service.draining,
+        "shared": service.gate.rules.shared,
         "loop": {
             "pauses": context.guard.pauses,
             "longest_lag": round(context.guard.longest, 3),
             "lag": round(context.guard.lag, 3),
         },
-        "counters": {**service.control.counters, **context.publisher.counters},
+        "limits": msgspec.to_builtins(service.options.limits),
+        "counters": {**service.gate.counters, **service.control.counters, **context.publisher.counters, **context.refused},
         "restarts": context.supervisor.restarts,
         "actors": [
             {"name": name, "restarts": record.restarts, "last_error": record.last_error}
             for name, record in context.supervisor.running.items()
+            if sees_all
         ],
         "leases": [
             {
+                "owner": lease.owner,
                 "pid": lease.client.pid,
                 "expires_in": round(lease.expires - now, 3),
                 "watches": sorted(lease.interests),
                 "connections": sum(lease.connections.values()),
             }
             for lease in context.registry.leases.values()
+            if sees_all or lease.owner == asker
         ],
-        "clusters": [_cluster(cluster, now) for cluster in context.clusters.values()],
-        "journal": [msgspec.to_builtins(entry) for entry in context.publisher.ring],
+        "clusters": [_cluster(cluster, now) for cluster in clusters],
+        "journal": [msgspec.to_builtins(entry) for entry in context.publisher.ring if sees_all or entry.cluster in topics],
     }
 
 
@@ -59,6 +69,7 @@ def _cluster(cluster: Cluster, now: float) -> dict[str, Any]:
     membership_session = cluster.topology_actor is not None and cluster.topology_actor.has_session
     return {
         "topic": cluster.topic,
+        "owner": cluster.owner,
         "dialect": cluster.dialect.code,
         "watches": list(state.watches),
         "clients": state.clients,

@@ -18,6 +18,8 @@ LONGEST_BACKOFF = 5.0
 STABLE_AFTER = 30.0
 # How long a stopped actor may take to give its sessions up.
 STOP_TIMEOUT = 1.0
+# The same when the monitor ends.
+LAST_TIMEOUT = 0.1
 
 
 class Actor(Protocol):
@@ -66,12 +68,17 @@ class Supervisor:
         record.task.add_done_callback(lambda _: timer.cancel())
 
     async def stop_all(self) -> None:
-        """Stop every actor and wait, bounded."""
-        tasks = [record.task for record in self.running.values()]
+        """Stop every actor and wait, bounded: whoever takes over waits for us."""
+        tasks = {record.task for record in self.running.values()}
         for name in list(self.running):
             self.stop(name)
         if tasks:
-            await asyncio.wait(tasks, timeout=STOP_TIMEOUT / 2)
+            _, tasks = await asyncio.wait(tasks, timeout=LAST_TIMEOUT)
+        # What is left is a login in progress, which may be cancelled: there is no session yet whose answer could be waited for.
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LAST_TIMEOUT)
 
     async def _supervise(self, actor: Actor) -> None:
         backoff = FIRST_BACKOFF

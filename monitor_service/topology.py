@@ -38,7 +38,8 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class View:
     """One cluster at one moment. `searching_since`: start of the panic, None when calm. `suspected_at`: the writer has to prove
-    itself by a question asked after this. `alarm`: whether a writer was lost, not merely suspected or not yet found."""
+    itself by a question asked after this. `alarm`: whether a writer was lost, not merely suspected or not yet found.
+    `elsewhere`: members in regions that are not to be reached."""
 
     is_topology_aware: bool
     hosts: tuple[TopologyHost, ...]
@@ -47,6 +48,7 @@ class View:
     source: str = FROM_MONITOR
     read_at: float = 0.0
     read_from: str = ""
+    elsewhere: tuple[TopologyHost, ...] = ()
     table_writer: str | None = None
     suspected_at: float | None = None
     searching_since: float | None = None
@@ -58,13 +60,15 @@ class View:
         """The value to publish."""
         return Topology(
             hosts=self.hosts,
-            writer=self.writer.writer,
+            writer=None if is_writer_elsewhere(self) else self.writer.writer,
             term=self.writer.term,
             rank=max(self.writer.rank, 0.0),
             conflict=self.writer.conflict,
+            superseded=tuple(sorted(self.writer.superseded)),
             source=self.source,
             read_at=self.read_at,
             read_from=self.read_from,
+            elsewhere=self.elsewhere,
         )
 
     def outage(self, now: float) -> float | None:
@@ -81,6 +85,7 @@ def start(seed: Topology, keys: tuple[TopologyHost, ...], is_topology_aware: boo
         source=seed.source,
         read_at=seed.read_at,
         read_from=seed.read_from,
+        elsewhere=seed.elsewhere,
         searching_since=now if is_topology_aware else None,
     )
 
@@ -99,16 +104,21 @@ def on_probe(view: View, health: HostHealth, now: float, wall: float) -> tuple[V
     return _search(view, now, notes + moved, changed=bool(moved))
 
 
-def on_table(view: View, hosts: tuple[TopologyHost, ...], read_from: str, now: float) -> tuple[View, list[Note]]:
+def on_table(
+    view: View, hosts: tuple[TopologyHost, ...], read_from: str, now: float, elsewhere: tuple[TopologyHost, ...] = ()
+) -> tuple[View, list[Note]]:
     """Return the view after the membership was read on a session of `read_from`."""
     if not hosts:
         return view, []
+    if view.writer.conflict and read_from != view.writer.holder:
+        # Each side may have a table of its own. Only that of the last one who was the writer beyond doubt takes members away.
+        hosts += tuple(host for host in view.hosts if host.key not in {listed.key for listed in hosts})
     notes = []
     known = set(view.health)
     listed = {host.key for host in hosts}
     notes += [Note(key, "JOINED", f"listed by {read_from}") for key in sorted(listed - known)]
     notes += [Note(key, "LEFT", f"no longer listed by {read_from}") for key in sorted(known - listed)]
-    table_writer = next((host.key for host in hosts if host.role == WRITER), None)
+    table_writer = next((host.key for host in (*hosts, *elsewhere) if host.role == WRITER), None)
     view = replace(
         view,
         hosts=tuple(sorted(hosts, key=lambda host: host.key)),
@@ -116,6 +126,7 @@ def on_table(view: View, hosts: tuple[TopologyHost, ...], read_from: str, now: f
         source=FROM_MONITOR,
         read_at=now,
         read_from=read_from,
+        elsewhere=elsewhere,
     )
     doubted = table_writer is not None and view.writer.writer is not None and table_writer != view.writer.writer
     # Once per claim: a table that stays wrong must not keep the whole cluster awake.
@@ -155,8 +166,11 @@ def _has_proved_since(view: View, health: HostHealth, at: float) -> bool:
 
 
 def _consider(view: View) -> tuple[View, list[Note]]:
+    regions = {host.key: host.region for host in view.hosts}
     claims = [
-        Claim(health.key, health.rank, live=not health.is_failing) for health in view.health.values() if health.role == WRITER
+        Claim(health.key, health.rank, live=not health.is_failing, region=regions[health.key])
+        for health in view.health.values()
+        if health.role == WRITER
     ]
     readers = [health.key for health in view.health.values() if health.role == READER]
     before = view.writer
@@ -178,6 +192,12 @@ def _consider(view: View) -> tuple[View, list[Note]]:
     return view, []
 
 
+def is_writer_elsewhere(view: View) -> bool:
+    """Whether the cluster has its writer where it is not to be reached: a table says so, and the last one known denies to be it."""
+    holder = view.health.get(view.writer.holder or "")
+    return any(host.role == WRITER for host in view.elsewhere) and (holder is None or holder.role == READER)
+
+
 def _is_lost(view: View) -> bool:
     if view.writer.conflict:
         return True
@@ -185,6 +205,8 @@ def _is_lost(view: View) -> bool:
     if not view.is_topology_aware:
         # A lone standby is no search: there is nobody else to ask.
         return any(health.is_failing or (health.kind != "" and not health.accepting) for health in view.health.values())
+    if is_writer_elsewhere(view):
+        return False
     if writer is None:
         return True
     health = view.health.get(writer)
@@ -192,6 +214,8 @@ def _is_lost(view: View) -> bool:
 
 
 def _search(view: View, now: float, notes: list[Note], *, changed: bool = False) -> tuple[View, list[Note]]:
+    if is_writer_elsewhere(view):
+        view = replace(view, suspected_at=None)  # nobody here can prove anything
     lost = _is_lost(view)
     if lost or view.suspected_at is not None:
         if view.searching_since is None:

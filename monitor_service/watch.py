@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from monitor_service.client import MonitorConnection, this_client
 from monitor_service.loop_guard import LoopGuard, guarded_loop
 from monitor_service.report import event_line
-from monitor_service.sessions import ProbeError
-from wrapper.dialects import DIALECTS, DatabaseDialect
+from monitor_service.sessions import ProbeError, Session
+from wrapper.dialects import DIALECTS, DatabaseDialect, settled
 from wrapper.dialects import mysql as mysql_dialects
 from wrapper.dialects import postgresql as postgresql_dialects
-from wrapper.dialects.base import InstanceTemplate
+from wrapper.dialects.base import InstanceTemplate, detected
 from wrapper.monitor.messages import (
     RENEW_INTERVAL,
     Offer,
@@ -30,6 +30,7 @@ from wrapper.monitor.messages import (
     WatchRequest,
 )
 from wrapper.monitor.paths import MonitorPaths
+from wrapper.monitor.regions import split
 from wrapper.monitor.state import FROM_DIRECT, Topology, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.urls import parse_endpoint
@@ -45,7 +46,7 @@ class CannotAskError(Exception):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Endpoint:
+class Endpoint:
     """What an endpoint turned out to be, and the login values it was asked with."""
 
     host: str
@@ -84,44 +85,55 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
 
 
 def _request(dsn: str, interval: float, pattern: str | None) -> WatchRequest:
-    found = _ask_mysql(dsn) if dsn.startswith(f"{MYSQL_SCHEME}://") else _ask_postgresql(dsn)
+    found = ask(dsn)
     dialect, port = found.dialect, found.port
     template = pattern or parse_endpoint(found.host).template or "?"
-    hosts = dialect.topology_hosts(found.rows, InstanceTemplate.parse(template), port)
+    hosts, elsewhere = split(dialect.topology_hosts(found.rows, InstanceTemplate.parse(template), port), ())
     return WatchRequest(
         client=this_client(),
         watch=Watch(dialect.engine, found.host, port),
         dialect=dialect.code,
         driver=found.driver,
         settings=Settings(interval=interval, instance_template=template),
-        seed=Topology(hosts=hosts or (TopologyHost(found.host, port),), source=FROM_DIRECT, read_at=time.monotonic()),
+        seed=Topology(
+            hosts=hosts or (TopologyHost(found.host, port),), source=FROM_DIRECT, read_at=time.monotonic(), elsewhere=elsewhere
+        ),
         offer=Offer(found.login),
     )
 
 
-def _ask_postgresql(dsn: str) -> _Endpoint:
+def ask(dsn: str) -> Endpoint:
+    """Connect to an endpoint and find out what it is. Raises `CannotAskError`, whose text does not repeat the connection text."""
+    return _ask_mysql(dsn) if dsn.startswith(f"{MYSQL_SCHEME}://") else _ask_postgresql(dsn)
+
+
+def _ask_postgresql(dsn: str) -> Endpoint:
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
     try:
         given: dict[str, Any] = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # libpq quotes what it cannot read, a password as well.
+        raise CannotAskError("this is neither libpq's connection text nor mysql://user:password@host:port") from None
+    try:
         host = str(given.get("host") or "localhost")
         address = static_address(host)
         if address is not None:
             given["hostaddr"] = address
         with psycopg.connect("", **{"connect_timeout": int(PATIENCE), **given}, autocommit=True) as connection:
             port = connection.info.port
-            row = connection.execute(postgresql_dialects.DETECT_QUERY).fetchone()
-            dialect = DIALECTS[postgresql_dialects.detect(row or (None, False))]
+            dialect = DIALECTS[detected(postgresql_dialects.detection(), lambda sql: connection.execute(sql.encode()).fetchall())]
             query = dialect.topology_query
             rows = connection.execute(query.encode()).fetchall() if query is not None else []
+            dialect = settled(dialect, bool(rows))
     except psycopg.Error as error:
         raise CannotAskError(str(error).strip()) from None
     login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
-    return _Endpoint(host, port, dialect, "psycopg", login, rows)
+    return Endpoint(host, port, dialect, "psycopg", login, rows)
 
 
-def _ask_mysql(dsn: str) -> _Endpoint:
+def _ask_mysql(dsn: str) -> Endpoint:
     loop, guard = guarded_loop()
     try:
         return loop.run_until_complete(_ask_mysql_endpoint(dsn, guard))
@@ -133,7 +145,18 @@ def _ask_mysql(dsn: str) -> _Endpoint:
         loop.close()
 
 
-async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
+async def _detected(session: Session) -> str:
+    detection = mysql_dialects.detection()
+    sql = next(detection)
+    while True:
+        rows = await session.ask(sql, PATIENCE)
+        try:
+            sql = detection.send(rows)
+        except StopIteration as stop:
+            return str(stop.value)
+
+
+async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> Endpoint:
     from monitor_service.sessions.mysql import Door
 
     url = urlsplit(dsn)
@@ -143,10 +166,9 @@ async def _ask_mysql_endpoint(dsn: str, guard: LoopGuard) -> _Endpoint:
     found = await asyncio.get_running_loop().getaddrinfo(static_address(host) or host, port, type=socket.SOCK_STREAM)
     session = await Door(host, str(found[0][4][0]), port, guard).log_in(login, PATIENCE)
     try:
-        aurora = await session.ask(mysql_dialects.AURORA_QUERY, PATIENCE)
-        flavour = await session.ask(mysql_dialects.FLAVOUR_QUERY, PATIENCE)
-        dialect = DIALECTS[mysql_dialects.detect(aurora, flavour[0])]
+        dialect = DIALECTS[await _detected(session)]
         rows = await session.ask(dialect.topology_query, PATIENCE) if dialect.topology_query is not None else []
+        dialect = settled(dialect, bool(rows))
     finally:
         session.close()
-    return _Endpoint(host, port, dialect, "mysql-connector-python", login, rows)
+    return Endpoint(host, port, dialect, "mysql-connector-python", login, rows)

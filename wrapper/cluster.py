@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wrapper.decisions.availability import BOOK
+from wrapper.dialects import DIALECTS
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.base import DriverDialect
+from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostAvailability, HostInfo, HostRole, host_key, split_host_key
 from wrapper.monitor.client import MonitorClient, current_client
 from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.messages import Watch
+from wrapper.monitor.regions import Regions, within
 from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.settings import Settings
@@ -31,6 +34,7 @@ class KnownCluster:
 
     def __init__(self, driver_dialect: DriverDialect, parameters: Mapping[str, Any], settings: Settings, is_followed: bool) -> None:
         self._settings = settings
+        self._engine = driver_dialect.engine
         self.watch: Watch | None = None
         self.default_port = 0
         endpoint = driver_dialect.endpoint(parameters)
@@ -40,6 +44,7 @@ class KnownCluster:
             self.watch = Watch(driver_dialect.engine, host, self.default_port, cluster_id)
         self.is_followed = is_followed and self.watch is not None
         self.endpoint_kind = parse_endpoint(self.watch.host).kind if self.watch is not None else EndpointKind.OTHER
+        self.accessible_regions = self._accessible_regions()
         self.template = self._instance_template()
         self.watch_settings = self._watch_settings()
         self.login_overrides = self._login_overrides(driver_dialect)
@@ -51,6 +56,7 @@ class KnownCluster:
             high_refresh=self._settings.seconds("cluster_topology_high_refresh_rate_ms"),
             instance_template=str(self.template),
             connect_timeout=self._settings["connect_timeout"],
+            accessible_regions=self.accessible_regions,
         )
 
     def _login_overrides(self, driver_dialect: DriverDialect) -> dict[str, Any]:
@@ -60,7 +66,17 @@ class KnownCluster:
             overrides.update((name, value) for name, value in given.items() if driver_dialect.knows_parameter(name))
         return {driver_dialect.database_keyword if name == "database" else name: value for name, value in overrides.items()}
 
+    def _accessible_regions(self) -> Regions:
+        regions: Regions = self._settings["gdb_accessible_regions"]
+        own = parse_endpoint(self.watch.host).region if self.watch is not None else None
+        if regions and own is not None and own not in regions:
+            raise AwsWrapperError(f"gdb_accessible_regions={','.join(regions)!r} leaves out {own}, where the endpoint itself is")
+        return regions
+
     def _instance_template(self) -> InstanceTemplate:
+        regional = self._settings["global_cluster_instance_host_patterns"]
+        if regional:
+            return InstanceTemplate.parse(",".join(regional))
         given = self._settings["cluster_instance_host_pattern"]
         if given is not None:
             return InstanceTemplate.parse(given)
@@ -75,12 +91,15 @@ class KnownCluster:
     @property
     def views(self) -> list[ClusterState]:
         """What the monitor and this process know, one state each."""
-        return self.client.views(self.watch) if self.watch is not None and self.is_followed else []
+        if self.watch is None or not self.is_followed:
+            return []
+        return [within(view, self.accessible_regions) for view in self.client.views(self.watch)]
 
     @property
     def state(self) -> ClusterState | None:
         """The best knowledge."""
-        return self.client.cluster(self.watch) if self.watch is not None and self.is_followed else None
+        found = self.client.cluster(self.watch) if self.watch is not None and self.is_followed else None
+        return None if found is None else within(found, self.accessible_regions)
 
     @property
     def local(self) -> ClusterState | None:
@@ -156,6 +175,15 @@ class KnownCluster:
             if member.port == port and address == (_address_of(state, member) or static_address(member.host))
         ]
         return self.host_info(state, found[0]) if len(found) == 1 else None
+
+    def elsewhere(self, address: str, port: int) -> ClusterState | None:
+        """Return what is known, by whatever endpoint, of the cluster that has a member at a numeric address; None for nothing, or
+        where two clusters do."""
+        client = self.client
+        states = [*client.state.clusters.values(), *client.local.values()]
+        found = [state for state in states if DIALECTS[state.dialect].engine == self._engine and self.host_at(state, address, port)]
+        same = all(set(state.health) & set(found[0].health) for state in found)
+        return found[0] if found and same else None
 
     def host_info(self, state: ClusterState, member: TopologyHost) -> HostInfo:
         """Return a member as a state knows it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wrapper.configuration import configuration_of
 from wrapper.cursor import Cursors, wrapped
 from wrapper.errors import TransactionResolutionUnknownError, for_driver
+from wrapper.monitor.client import catch_up
 from wrapper.monitor.generation import GENERATION
 from wrapper.plugin import Call, ConnectionEvent, Plugin
 from wrapper.plugin_service import PluginService
@@ -45,6 +46,7 @@ class Calls:
             self.seen = GENERATION[0]
             return
         wrapper.leave_parent()
+        catch_up()
         self.seen = GENERATION[0]
         self._service.notice_host_list()
         for plugin in self._readers:

@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import replace
+
 from wrapper.cluster import KnownCluster
-from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
+from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer, settled
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.direct import search, with_members, with_proof
 from wrapper.monitor.messages import Offer
-from wrapper.monitor.state import ClusterState, TopologyHost
+from wrapper.monitor.regions import split, within
+from wrapper.monitor.state import FROM_DIRECT, ClusterState, TopologyHost
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical, PhysicalConnections
 from wrapper.settings import Settings
 
@@ -55,15 +58,17 @@ class Discovery:
     def introduce(self, connection: Any, *, needs_role: bool) -> HostInfo:
         """Find out which host a freshly opened connection leads to, and have it watched.
 
-        The first connection of a process to a cluster pays two round trips. Later ones pay none where host and role can be told
-        from what is known, the address and what the server reports of its own accord; else one. `needs_role`: the role must be
-        the server's own word.
+        The first connection of a process to a cluster pays two round trips, and one more to an Aurora that may be a Global
+        Database. Later ones pay none where host and role can be told from what is known, the address and what the server reports of
+        its own accord; else one. `needs_role`: the role must be the server's own word.
         """
         physical = self._connections.get(connection)
         assert physical is not None
         if not self._cluster.is_followed:
             return physical.host_info
         local, state = self._cluster.local, self._cluster.state
+        if local is None or state is None:
+            local = state = self._adopt(connection, physical)
         if local is None or state is None:
             self._discover(connection, physical)
         else:
@@ -78,31 +83,53 @@ class Discovery:
         return physical.host_info
 
     def _recognise(self, connection: Any, physical: Physical, state: ClusterState, needs_role: bool) -> bool:
-        """Tell the host without asking it; return whether that was possible."""
+        """Tell the host without asking it; return whether that was possible. It is not where the role contradicts what is known."""
         host = physical.host_info
         reported = self._driver.reported_role(connection)
         listed = state.topology.member(host.key)
         if listed is None:
             # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
             address = self._driver.peer_address(connection)
-            member = None if address is None else self._cluster.host_at(state, address, host.port)
-            if member is None or reported is None or member.role is not reported:
-                return False
-            physical.host_info = member
-        elif reported is not None:
-            physical.host_info = self._cluster.host_info(state, listed).with_role(reported)
+            known = None if address is None else self._cluster.host_at(state, address, host.port)
         else:
-            return not needs_role
+            known = self._cluster.host_info(state, listed)
+            if reported is None and not needs_role and known.role is not HostRole.UNKNOWN:
+                reported = known.role
+        if known is None or known.role is not reported:
+            return False
+        physical.host_info = known
         return True
+
+    def _adopt(self, connection: Any, physical: Physical) -> ClusterState | None:
+        """Return the cluster when it is known by another endpoint of it, and one of its members has the very address that this
+        connection leads to; it is then known by this endpoint too."""
+        watch = self._cluster.watch
+        assert watch is not None
+        address = self._driver.peer_address(connection) if watch.cluster_id is None else None
+        known = None if address is None else self._cluster.elsewhere(address, physical.host_info.port)
+        if known is None:
+            return None
+        topology = replace(known.topology, source=FROM_DIRECT)
+        adopted = replace(known, topic="direct", watches=(watch.key,), topology=topology)
+        self._cluster.learn(adopted)
+        return adopted
 
     def _discover(self, connection: Any, physical: Physical) -> None:
         watch = self._cluster.watch
         assert watch is not None
-        dialect = self.database_dialect = self.database_dialect or self._driver.detect(connection, self._timeout)
+        given = self.database_dialect
+        dialect = given or self._driver.detect(connection, self._timeout)
         answer, members = self._driver.read_topology(connection, dialect, self._cluster.template, watch.port, self._timeout)
-        if not members:
+        dialect = self.database_dialect = given or settled(dialect, bool(members))
+        members, elsewhere = split(members, self._cluster.accessible_regions)
+        if not members and not elsewhere:
             members = (TopologyHost(watch.host, watch.port, answer.id, answer.role.value),)
-        elif self._cluster.template.pattern == "?" and not self._cluster.endpoint_kind.is_rds:
+        elif unnamed := sorted({member.region for member in elsewhere if not member.host}):
+            logger.warning(
+                "nothing says how the instances in %s are called: they are left alone; set global_cluster_instance_host_patterns",
+                ", ".join(unnamed),
+            )
+        elif any(member.host == member.id for member in members) and not self._cluster.endpoint_kind.is_rds:
             logger.warning(
                 "the endpoint %s says nothing of how the cluster's instances are called; set cluster_instance_host_pattern, or "
                 "failover can only try the bare names %s",
@@ -110,11 +137,16 @@ class Discovery:
                 ", ".join(member.id for member in members),
             )
         logger.debug("%s leads to a %s database: %s", watch.host, dialect.code, ", ".join(member.key for member in members))
-        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic()), answer)
+        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic(), elsewhere), answer)
 
     def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:
         """Keep what a host said of itself, under the name that the cluster has for it."""
         physical.role = answer
+        if any(answer.id and host.id == answer.id for host in cluster.topology.elsewhere):
+            # The endpoint's name led to a region that is not ours to reach: nobody is to follow.
+            physical.host_info = physical.host_info.with_role(answer.role)
+            self._cluster.learn(cluster)
+            return
         named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
         if named is None and len(cluster.topology.hosts) == 1:
             named = cluster.topology.hosts[0]
@@ -137,7 +169,7 @@ class Discovery:
             self.dialect.code,
             self._driver.code,
             self._cluster.watch_settings,
-            local.topology,
+            within(local, self._cluster.accessible_regions).topology,
             (physical.arguments, overrides),
             lambda: Offer({**self._driver.login_values(connection), **password, **overrides}),
         )
@@ -159,8 +191,9 @@ class Discovery:
         if watch is None or local is None:
             return self._cluster.hosts
         answer, members = self._driver.read_topology(connection, self.dialect, self._cluster.template, watch.port, self._timeout)
+        members, elsewhere = split(members, self._cluster.accessible_regions)
         if members:
-            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic())
+            local = with_members(local, watch.key, self.dialect.code, members, time.monotonic(), elsewhere)
         physical = self._connections.get(connection)
         if physical is not None:
             self._prove(physical, local, answer)
@@ -179,7 +212,7 @@ class Discovery:
             dialect = self.database_dialect or next(DIALECTS[view.dialect] for view in self._cluster.views)
             return _Probe(self._driver, open_connection(info), dialect, self._timeout)
 
-        search(self._cluster.client, self._cluster.watch, open_probe)
+        search(self._cluster.client, self._cluster.watch, self._cluster.views, open_probe)
 
 
 def _leads_to_writer(physical: Physical, state: ClusterState | None) -> bool:

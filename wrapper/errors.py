@@ -113,6 +113,13 @@ class FailoverFailedError(FailoverError):
     """No acceptable host within `failover_timeout_sec`; the connection is unusable."""
 
 
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note to an error, once. Python 3.10, which has no `add_note`, keeps it without printing it."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    if note not in notes:
+        error.__notes__ = [*notes, note]  # type: ignore[attr-defined]
+
+
 _E = TypeVar("_E", bound=Error)
 
 

@@ -176,8 +176,7 @@ class PhysicalConnections:
                 physical.handle.close()
             return False
         try:
-            if self._driver.is_closed(connection) or self._driver.is_in_transaction(connection):
-                self._driver.rollback(connection)
+            self._driver.settle(connection)
             self._reset_session_state(connection, physical)
         except Exception as error:  # noqa: BLE001  whatever it is, nobody may get this connection
             logger.info("a connection to %s does not go back to its pool: %s", physical.host_info, error)

@@ -1,8 +1,10 @@
 """A small web application: takes orders and keeps them in Aurora PostgreSQL or Aurora MySQL.
 
-Run it with gunicorn, any number of workers, preloaded or not:
+Run it with gunicorn, any kind and number of workers, preloaded or not:
 
     gunicorn --workers 4 --chdir examples/web app:application
+
+The neighbouring directories have configurations for other servers, and for Celery and multiprocessing.
 
 It shows the one thing an application has to know about failover: what to do with `FailoverError.outcome`. Environment:
 DATABASE_ENGINE, `postgresql` (the default) or `mysql`; DATABASE_DSN, `host=... user=...` in the driver's own words; and
@@ -18,7 +20,8 @@ import shlex
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
@@ -43,56 +46,78 @@ def connect() -> Any:
     return database.connect(text, **options)
 
 
-class Orders:
-    """The orders table, over one connection that this worker process opens when it first needs it."""
+class Connections:
+    """Connections that are kept from one request to the next. A request takes an idle one or opens one, so that neither threads nor
+    greenlets share a connection; one that was opened before a fork leads to a session of the child's when the child uses it."""
 
     def __init__(self) -> None:
-        self._connection: Any = None
+        self._idle: list[Any] = []
 
-    @property
-    def connection(self) -> Any:
-        if self._connection is None or self._connection.is_closed:
-            self._connection = connect()
-            try:
-                self._connection.cursor().execute("CREATE TABLE IF NOT EXISTS orders (id varchar(64) PRIMARY KEY, note text)")
-            except database.IntegrityError:
-                pass  # another worker made it at the same moment
-        return self._connection
+    @contextmanager
+    def take(self) -> Iterator[Any]:
+        """Lend a connection for the block."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            yield connection
+        finally:
+            if not connection.is_closed:
+                self._idle.append(connection)
 
-    @property
-    def host(self) -> str:
-        """The instance that the connection leads to."""
-        host: HostInfo = self.connection.plugin_service.current_host_info
-        return host.host_id or host.host
-
-    def place(self, key: str, text: str) -> list[str]:
-        """Store an order under a key that its client made; return what happened on the way.
-
-        A statement that was in flight when the connection was lost may have been carried out. The key makes it safe to find out:
-        a second row with it is refused, which says that the first is there.
-        """
-        story: list[str] = []
-        while True:
-            try:
-                self.connection.cursor().execute("INSERT INTO orders (id, note) VALUES (%s, %s)", (key, text))
-            except FailoverFailedError:
-                raise
-            except database.IntegrityError:
-                return story
-            except FailoverError as error:
-                # "not_sent": repeat freely. "unknown": repeat only because the key makes the statement safe to repeat.
-                story.append(f"{type(error).__name__}({error.outcome})")
-            else:
-                return story
-
-    def count(self) -> int:
-        """The number of orders."""
-        cursor = self.connection.cursor()
-        cursor.execute("SELECT count(*) FROM orders")
-        return int(cursor.fetchone()[0])
+    def _open(self) -> Any:
+        connection = connect()
+        try:
+            connection.cursor().execute("CREATE TABLE IF NOT EXISTS orders (id varchar(64) PRIMARY KEY, note text)")
+        except database.IntegrityError:
+            pass  # another worker made it at the same moment
+        return connection
 
 
-orders = Orders()
+connections = Connections()
+
+
+def place(connection: Any, key: str, text: str) -> list[str]:
+    """Store an order under a key that its client made; return what happened on the way.
+
+    A statement that was in flight when the connection was lost may have been carried out. The key makes it safe to find out:
+    a second row with it is refused, which says that the first is there.
+    """
+    story: list[str] = []
+    while True:
+        try:
+            connection.cursor().execute("INSERT INTO orders (id, note) VALUES (%s, %s)", (key, text))
+        except FailoverFailedError:
+            raise
+        except database.IntegrityError:
+            return story
+        except FailoverError as error:
+            # "not_sent": repeat freely. "unknown": repeat only because the key makes the statement safe to repeat.
+            story.append(f"{type(error).__name__}({error.outcome})")
+        else:
+            return story
+
+
+def count(connection: Any) -> int:
+    """The number of orders."""
+    cursor = connection.cursor()
+    cursor.execute("SELECT count(*) FROM orders")
+    return int(cursor.fetchone()[0])
+
+
+def host_of(connection: Any) -> str:
+    """The instance that a connection leads to."""
+    host: HostInfo = connection.plugin_service.current_host_info
+    return host.host_id or host.host
+
+
+def handle_order(key: str, text: str) -> dict[str, Any]:
+    """Place an order; return what the application answers, whatever serves it."""
+    with connections.take() as connection:
+        story = place(connection, key, text)
+        return {"worker": os.getpid(), "key": key, "story": story, "host": host_of(connection)}
+
 
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
@@ -106,11 +131,10 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
         if environ["REQUEST_METHOD"] == "POST":
             query = parse_qs(environ["QUERY_STRING"])
             key = query.get("key", [str(uuid.uuid4())])[0]
-            answer["story"] = orders.place(key, query.get("text", [""])[0])
-            answer["key"] = key
+            answer.update(handle_order(key, query.get("text", [""])[0]))
         else:
-            answer["orders"] = orders.count()
-        answer["host"] = orders.host
+            with connections.take() as connection:
+                answer.update(orders=count(connection), host=host_of(connection))
     except database.Error as error:
         status = "503 Service Unavailable"
         answer["error"] = f"{type(error).__name__}: {error}"

@@ -121,7 +121,7 @@ class SessionKeeper:
         except ProbeError as error:
             if error.error is ErrorKind.LOGIN:
                 decided = True
-                if logins.refused(fingerprint, self._key, error.detail):
+                if logins.refused(fingerprint, self._key, error):
                     await asyncio.sleep(CONNECT_PAUSE)
                     return False
             if error.kind == SILENT:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from wrapper.drivers.classify import ErrorKind
-from wrapper.monitor.state import OURS, REFUSED, SILENT
+from wrapper.monitor.state import ANSWERED, OURS, REFUSED, SILENT
 
 # What servers list the monitor's sessions as.
 APPLICATION_NAME = "aws-shared-monitor"
@@ -25,6 +25,13 @@ class ProbeError(Exception):
         self.kind = kind
         self.error = error
         self.detail = detail
+
+
+class UnsupportedError(ProbeError):
+    """The server wants a login of a kind that the monitor does not have: other values of the same kind will not do either."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(ANSWERED, detail, ErrorKind.LOGIN)
 
 
 class Session(Protocol):

@@ -26,9 +26,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from monitor_service.loop_guard import Deadline, LoopGuard, bounded
-from monitor_service.sessions import APPLICATION_NAME, ProbeError, kind_of
+from monitor_service.sessions import APPLICATION_NAME, ProbeError, UnsupportedError, kind_of
 from monitor_service.sessions import mysql_protocol as protocol
 from monitor_service.sessions.channel import Channel
+from monitor_service.sessions.mysql_auth import METHODS, NATIVE, Prover, UnsupportedLoginError
 from monitor_service.sessions.mysql_login import Login, tls_context
 from wrapper.drivers.classify import ErrorKind
 from wrapper.drivers.mysql_errors import classify
@@ -112,15 +113,15 @@ class Door:
             await channel.start_tls(context, self._host)
         attributes = {"program_name": APPLICATION_NAME}
         secure = channel.is_secure
-        await conversation.reply(protocol.login(greeting, login.user, login.password, attributes, is_secure=secure))
+        prover = Prover(login.password, is_secure=secure, may_encrypt=login.tls is None)
+        # A method that is not known here need not be the account's: the server says which that is.
+        method = greeting.plugin if greeting.plugin in METHODS else NATIVE
+        proof = prover.prove(method, greeting.nonce)
+        await conversation.reply(protocol.login(greeting, login.user, method, proof, attributes, is_secure=secure))
         while (answer := await conversation.hear())[0] != protocol.OK:
-            if answer[0] == protocol.END:
-                plugin, nonce = protocol.parse_switch(answer)
-                await conversation.reply(protocol.show_password(plugin, login.password, nonce, is_secure=secure))
-            elif answer[0] != protocol.MORE_AUTH:
-                raise protocol.ProtocolError(f"not an answer to a login: {answer[:20]!r}")
-            elif answer[1:] == protocol.FULL_LOGIN:
-                await conversation.reply(protocol.clear_password(login.password, is_secure=secure))
+            reply = _next_proof(prover, answer)
+            if reply is not None:
+                await conversation.reply(reply)
 
 
 class ProbeSession:
@@ -212,14 +213,29 @@ class _Conversation:
         self.channel.close()
 
 
+def _next_proof(prover: Prover, answer: bytes) -> bytes | None:
+    """Return what to reply to what a server says of a login; None for nothing."""
+    if answer[0] == protocol.END:
+        return prover.prove(*protocol.parse_switch(answer))
+    if answer[0] == protocol.NEXT_FACTOR:
+        method, _ = protocol.parse_switch(answer)
+        raise UnsupportedLoginError(f"the server asks for one more factor, by {method!r}, and the monitor has but one")
+    if answer[0] != protocol.MORE_AUTH:
+        raise protocol.ProtocolError(f"not an answer to a login: {answer[:20]!r}")
+    try:
+        return prover.go_on(answer[1:])
+    except ValueError as error:
+        raise protocol.ProtocolError(str(error)) from None
+
+
 def _probe_error(error: BaseException) -> ProbeError | None:
     """Return how a question ended by an error; None for what is none of the server's doing, nor of the network's."""
     if isinstance(error, protocol.ServerError):
         kind = classify(error)
         # The last words of a session say nothing of the server.
         return ProbeError(REFUSED if kind is ErrorKind.NETWORK else ANSWERED, str(error)[:200], kind)
-    if isinstance(error, protocol.UnsupportedLoginError):
-        return ProbeError(ANSWERED, str(error), ErrorKind.LOGIN)
+    if isinstance(error, UnsupportedLoginError):
+        return UnsupportedError(str(error))
     if isinstance(error, protocol.ProtocolError):
         return ProbeError(ANSWERED, str(error))
     if isinstance(error, ssl.SSLError):

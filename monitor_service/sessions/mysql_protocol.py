@@ -5,12 +5,13 @@ Sources: MySQL Source Code Documentation, "Client/Server Protocol"; MariaDB Know
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
+
+from monitor_service.sessions.mysql_auth import NATIVE
 
 # Capabilities.
 LONG_PASSWORD = 1 << 0
@@ -21,7 +22,9 @@ TRANSACTIONS = 1 << 13
 SECURE_CONNECTION = 1 << 15
 PLUGIN_AUTH = 1 << 19
 CONNECT_ATTRS = 1 << 20
-_WANTED = LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH | CONNECT_ATTRS
+# Not that there are more here than one; but so a server says which other one it wants.
+FACTORS = 1 << 28
+_WANTED = LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | PLUGIN_AUTH | CONNECT_ATTRS | FACTORS
 
 # utf8mb4_general_ci: known to every server since MySQL 5.5, MariaDB included.
 _CHARSET = 45
@@ -30,14 +33,8 @@ _MAX_PACKET = 1 << 24
 _LONGEST = 1 << 20
 _HEADER = 4
 
-NATIVE = "mysql_native_password"
-CACHING_SHA2 = "caching_sha2_password"
-CLEAR = "mysql_clear_password"
-
 # The first byte of a packet, where it tells what the packet is.
-OK, MORE_AUTH, LOCAL_FILE, END, ERROR = 0x00, 0x01, 0xFB, 0xFE, 0xFF
-# What caching_sha2_password says after MORE_AUTH.
-FULL_LOGIN = b"\x04"  # not in its cache: it wants the password itself
+OK, MORE_AUTH, NEXT_FACTOR, LOCAL_FILE, END, ERROR = 0x00, 0x01, 0x02, 0xFB, 0xFE, 0xFF
 
 _INTEGERS = frozenset({1, 2, 3, 8, 9, 13})
 _FLOATS = frozenset({4, 5})
@@ -55,10 +52,6 @@ class ServerError(Exception):
         super().__init__(f"{number} ({sqlstate}): {text}" if sqlstate else f"{number}: {text}")
         self.errno = number
         self.sqlstate = sqlstate
-
-
-class UnsupportedLoginError(Exception):
-    """The server wants to be shown the password in a way that is not possible here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +129,8 @@ def tls_request(greeting: Greeting) -> bytes:
     return struct.pack("<IIB23x", _WANTED & greeting.capabilities | TLS, _MAX_PACKET, _CHARSET)
 
 
-def login(greeting: Greeting, user: str, password: bytes, attributes: Mapping[str, str], *, is_secure: bool) -> bytes:
-    """Return the payload of a login. Raises `UnsupportedLoginError`. `is_secure`: TLS is on."""
-    # A method that is not known here need not be the account's: the server says which that is.
-    plugin = greeting.plugin if greeting.plugin in (NATIVE, CACHING_SHA2) else NATIVE
-    proof = show_password(plugin, password, greeting.nonce, is_secure=is_secure)
+def login(greeting: Greeting, user: str, plugin: str, proof: bytes, attributes: Mapping[str, str], *, is_secure: bool) -> bytes:
+    """Return the payload of a login. `proof`: what `plugin` makes of the password. `is_secure`: TLS is on."""
     capabilities = _WANTED & greeting.capabilities | (TLS if is_secure else 0)
     parts = [struct.pack("<IIB23x", capabilities, _MAX_PACKET, _CHARSET), user.encode(), b"\0", bytes([len(proof)]), proof]
     if capabilities & PLUGIN_AUTH:
@@ -153,34 +143,11 @@ def login(greeting: Greeting, user: str, password: bytes, attributes: Mapping[st
 
 def nameless_login(greeting: Greeting) -> bytes:
     """Return a login that nobody has, for leaving a server that waits for one."""
-    return login(greeting, "", b"", {}, is_secure=False)
-
-
-def show_password(plugin: str, password: bytes, nonce: bytes, *, is_secure: bool) -> bytes:
-    """Return what a server wants to see that uses `plugin`. Raises `UnsupportedLoginError`."""
-    if plugin == CLEAR:
-        return clear_password(password, is_secure=is_secure)
-    if plugin not in (NATIVE, CACHING_SHA2):
-        raise UnsupportedLoginError(f"the server asks for the login method {plugin!r}, which the monitor does not have")
-    if not password:
-        return b""
-    if plugin == NATIVE:
-        once = hashlib.sha1(password).digest()
-        return _xor(once, hashlib.sha1(nonce + hashlib.sha1(once).digest()).digest())
-    once = hashlib.sha256(password).digest()
-    return _xor(once, hashlib.sha256(hashlib.sha256(once).digest() + nonce).digest())
-
-
-def clear_password(password: bytes, *, is_secure: bool) -> bytes:
-    """Return the password as it is. Raises `UnsupportedLoginError` where others could read it."""
-    if not is_secure:
-        # caching_sha2_password asks for it too when the server has not seen the account log in since its start.
-        raise UnsupportedLoginError("the server asks for the password itself, which is not told without TLS")
-    return password + b"\0"
+    return login(greeting, "", NATIVE, b"", {}, is_secure=False)
 
 
 def parse_switch(payload: bytes) -> tuple[str, bytes]:
-    """Return the login method that a server wants instead, and its nonce."""
+    """Return the login method that a server wants instead or next, and its nonce."""
     plugin, _, nonce = payload[1:].partition(b"\0")
     return plugin.decode("ascii", "replace") or "mysql_old_password", nonce[:20]
 
@@ -270,7 +237,3 @@ def _server_error(payload: bytes) -> ServerError:
     if text[:1] == b"#":
         sqlstate, text = text[1:6].decode("ascii", "replace"), text[6:]
     return ServerError(number, sqlstate, text.decode("utf-8", "replace"))
-
-
-def _xor(left: bytes, right: bytes) -> bytes:
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))

@@ -56,11 +56,12 @@ def pid_of(connection):
 everywhere = drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
 
 
-def run(script: str, lab: LocalAurora, driver: Driver = PSYCOPG) -> Any:
-    """Run a script in a fresh process; it prints one JSON document."""
+def run(script: str, lab: LocalAurora, driver: Driver = PSYCOPG, first: str = "") -> Any:
+    """Run a script in a fresh process, after `first` and what all scripts need; it prints one JSON document."""
     writer = {**lab.parameters(), "cluster_instance_host_pattern": lab.instance_host_pattern}
+    script = first + PRELUDE + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", PRELUDE + textwrap.dedent(script), driver.name, json.dumps(writer)],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", script, driver.name, json.dumps(writer)],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

@@ -83,6 +83,21 @@ def test_by_address(watched: Connect, connect: Connect, aurora: LocalAurora) -> 
     assert queries(aurora, reader.id) == [""]
 
 
+@pytest.mark.parametrize("by", ["reader_endpoint", "address"])
+def test_by_an_endpoint_that_is_new_to_the_process(watched: Connect, connect: Connect, aurora: LocalAurora, by: str) -> None:
+    """The cluster is known by another one of its endpoints, and the address is that of a member."""
+    watched()
+    host = aurora.reader_endpoint if by == "reader_endpoint" else aurora.readers[0].address
+    connection = connect(host=host, application_name=NAME)
+    assert connection.plugin_service.database_dialect.code == "aurora-pg"
+    assert len(connection.plugin_service.all_hosts) == len(aurora.instances)
+    instance, role = found(connection)
+    assert role is HostRole.READER
+    assert instance is not None
+    assert queries(aurora, instance) == [""]
+    assert instance_of(connection) == instance
+
+
 def test_a_role_that_changed_is_noticed(watched: Connect, connect: Connect, aurora: LocalAurora) -> None:
     """The process knows nothing of the failover yet when it connects; the server says of its own accord what it is."""
     watched()
@@ -94,7 +109,13 @@ def test_a_role_that_changed_is_noticed(watched: Connect, connect: Connect, auro
     assert known is not None
     assert known.topology.writer == key
     assert found(connect(old.id, application_name=NAME)) == (old.id, HostRole.READER)
-    assert found(connect(new.id, application_name=NAME)) == (new.id, HostRole.WRITER)
+    connection = connect(new.id, application_name=NAME)
+    assert found(connection) == (new.id, HostRole.WRITER)
+    # What contradicts what is known is not taken from the driver alone: the server was asked, and the process knows.
+    assert "aurora_replica_status" in queries(aurora, new.id)[0]
+    known = connection.plugin_service.known_cluster.local
+    assert known is not None
+    assert known.topology.writer == f"{new.endpoint}:{new.port}"
 
 
 def test_an_endpoint_that_leads_to_another_role_is_asked_about(watched: Connect, connect: Connect, aurora: LocalAurora) -> None:

@@ -74,7 +74,8 @@ def test_every_command(shell_lab: tuple[subprocess.Popen[str], Path, list[str]])
     run("reset", *there)
     assert "instance-1 -> instance-2" in run("failover", *there)
     assert LabClient(directory).writer.id == "instance-2"
-    run("rejoin", "instance-1", *there)
+    assert "instance-2 -> instance-1" in run("upgrade", *there)
+    run("rejoin", "instance-2", *there)
     assert "is the writer" in run("rejoin", "writer", *there, status=1)
 
 

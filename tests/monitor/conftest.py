@@ -23,8 +23,8 @@ def directory() -> Iterator[Path]:
 def start_monitor(directory: Path) -> Iterator[Callable[..., MonitorProcess]]:
     started: list[MonitorProcess] = []
 
-    def start(*arguments: str, wait: bool = True) -> MonitorProcess:
-        started.append(MonitorProcess(directory, *arguments, wait=wait))
+    def start(*arguments: str, wait: bool = True, environment: dict[str, str] | None = None) -> MonitorProcess:
+        started.append(MonitorProcess(directory, *arguments, wait=wait, environment=environment))
         return started[-1]
 
     yield start

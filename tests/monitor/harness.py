@@ -16,6 +16,7 @@ import zmq
 
 from monitor_service.client import this_client
 from monitor_service.election import is_held
+from wrapper.monitor.curve import encrypt
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     JOURNAL_TOPIC,
@@ -63,6 +64,14 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "monitor_service", *arguments]
 
 
+def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the command line on the monitor in `directory`."""
+    name, *rest = arguments
+    return subprocess.run(
+        command(name, "--directory", str(directory), *rest), capture_output=True, text=True, timeout=30, cwd=REPOSITORY
+    )
+
+
 def login(server: Server, password: str | None = None) -> Offer:
     """The application's login values, or a wrong password."""
     lab = server.lab
@@ -71,14 +80,18 @@ def login(server: Server, password: str | None = None) -> Offer:
 
 
 class MonitorProcess:
-    """`python -m monitor_service run` with a directory of its own."""
+    """`python -m monitor_service run` with a directory of its own. `environment` is added to ours."""
 
-    def __init__(self, directory: Path, *arguments: str, wait: bool = True) -> None:
+    def __init__(self, directory: Path, *arguments: str, wait: bool = True, environment: dict[str, str] | None = None) -> None:
         self.paths = MonitorPaths(directory)
         self.log = directory / f"log-{time.monotonic_ns()}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command("run", "--directory", str(directory), *arguments), stdout=log, stderr=log, cwd=REPOSITORY
+                command("run", "--directory", str(directory), *arguments),
+                stdout=log,
+                stderr=log,
+                cwd=REPOSITORY,
+                env={**os.environ, **(environment or {})},
             )
         self.pid = self.process.pid
         if wait:
@@ -121,6 +134,7 @@ class Worker:
         self.events = self._context.socket(zmq.SUB)
         for socket in (self.control, self.events):
             socket.setsockopt(zmq.LINGER, 0)
+            encrypt(socket, paths.keys)
         self.events.subscribe(HEARTBEAT_TOPIC)
         self.events.subscribe(JOURNAL_TOPIC)
         self.control.connect(paths.control_url)

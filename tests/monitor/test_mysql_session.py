@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from monitor_service.loop_guard import guarded_loop
-from monitor_service.sessions import APPLICATION_NAME, ProbeError
+from monitor_service.sessions import APPLICATION_NAME, ProbeError, UnsupportedError
 from monitor_service.sessions import mysql_protocol as protocol
 from monitor_service.sessions.mysql import Door
+from monitor_service.sessions.mysql_auth import CACHING_SHA2, FULL_LOGIN
 from wrapper.drivers.classify import ErrorKind
 from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
 
@@ -216,7 +217,7 @@ def test_a_login_that_is_not_answered_is_silent(play: Play) -> None:
 
 def speak_tls(client: socket.socket) -> Iterator[ssl.SSLSocket]:
     """Greet, agree to TLS, and be server.example in it. Yields once, or never when the client breaks it off."""
-    client.sendall(packet(greeting(protocol.CACHING_SHA2, capabilities=0xFFFFFFFF)))
+    client.sendall(packet(greeting(CACHING_SHA2, capabilities=0xFFFFFFFF)))
     asked = client.recv(36)
     assert len(asked) == 36
     assert asked[4 + 1] & (protocol.TLS >> 8)
@@ -237,7 +238,7 @@ def test_the_server_is_verified_by_name_though_connected_to_by_address(play: Pla
         for secured in speak_tls(client):
             assert secured.version() == version
             secured.recv(1000)
-            secured.sendall(packet(b"\x01" + protocol.FULL_LOGIN, 3))
+            secured.sendall(packet(b"\x01" + FULL_LOGIN, 3))
             heard.append(secured.recv(1000))
             secured.sendall(packet(b"\0\0\0\x02\0\0\0", 5))
             secured.recv(1000)  # the preparation
@@ -303,6 +304,32 @@ def test_another_login_method_is_followed(play: Play) -> None:
     with scripted(script) as port:
         play(scene)
     assert len(heard[0]) == 4 + 32
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"\xfeauthentication_kerberos_client\0realm", "'authentication_kerberos_client', which the monitor does not have"),
+        (b"\xfeclient_ed25519\0" + bytes(32), "'client_ed25519', which the monitor does not have"),
+        (b"\x02authentication_webauthn_client\0challenge", "one more factor, by 'authentication_webauthn_client'"),
+        (b"\xfesha256_password\0" + b"n" * 20 + b"\0", "'?sha256_password.*without TLS"),
+    ],
+    ids=["kerberos", "ed25519", "factor", "sha256"],
+)
+def test_a_login_that_is_not_possible_here_is_named(play: Play, said: bytes, reason: str) -> None:
+    def script(client: socket.socket) -> None:
+        client.sendall(packet(greeting()))
+        client.recv(1000)
+        client.sendall(packet(said, 2))
+
+    async def scene(door: Callable[..., Door]) -> None:
+        caught = await failure(door("127.0.0.1", port).log_in({"user": "app", "password": "hush"}, AMPLE))
+        assert isinstance(caught, UnsupportedError)
+        assert (caught.kind, caught.error) == (ANSWERED, ErrorKind.LOGIN)
+        assert re.search(reason, caught.detail), caught.detail
+
+    with scripted(script) as port:
+        play(scene)
 
 
 def aborted_clients(server: Server) -> str:

@@ -15,17 +15,10 @@ from monitor_service.client import MonitorConnection
 from wrapper.monitor.messages import Refused, Release, Status, StatusRequest, StopRequest
 from wrapper.monitor.paths import MonitorPaths
 
-from .harness import REPOSITORY, MonitorProcess, Worker, command, exists, is_free
+from .harness import REPOSITORY, MonitorProcess, Worker, command, exists, is_free, run
 from .servers import Server, eventually
 
 Start = Callable[..., MonitorProcess]
-
-
-def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    name, *rest = arguments
-    return subprocess.run(
-        command(name, "--directory", str(directory), *rest), capture_output=True, text=True, timeout=30, cwd=REPOSITORY
-    )
 
 
 def test_a_terminated_monitor_leaves_no_sockets(start_monitor: Start, directory: Path) -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from monitor_service import cadence, topology
 from monitor_service.evidence import Probe, is_due, is_own_trouble, judge, void
+from monitor_service.options import Limits
 from monitor_service.registry import Registry
 from wrapper.decisions.panic import PANIC_LONGEST, PANIC_SHORTEST, panic_pause
 from wrapper.decisions.verdict import Sensitivity, is_down, probe_timeout
@@ -31,7 +32,7 @@ def cases(name: str) -> list[Any]:
 
 def member(key: str, role: str = "unknown") -> TopologyHost:
     host, port = split_host_key(key)
-    return TopologyHost(host, port, role=role)
+    return TopologyHost(host, port, role=role, region=host.rpartition("/")[0])
 
 
 def make_probe(spec: dict[str, Any], now: float) -> Probe:
@@ -71,7 +72,8 @@ def test_topology(case: dict[str, Any]) -> None:
             view, _ = topology.on_probe(view, health, now, now)
         elif "table" in step:
             listed = tuple(member(key, role) for key, role in step["table"]["hosts"].items())
-            view, _ = topology.on_table(view, listed, step["table"]["from"], now)
+            elsewhere = tuple(member(key, role) for key, role in step["table"].get("elsewhere", {}).items())
+            view, _ = topology.on_table(view, listed, step["table"]["from"], now, elsewhere)
         elif "report" in step:
             report = step["report"]
             view, _ = topology.on_report(view, report["host"], report["error"], report["at"], now)
@@ -79,6 +81,7 @@ def test_topology(case: dict[str, Any]) -> None:
             view = topology.on_pause(view, now)
         seen = {
             "writer": view.writer.writer,
+            "published": view.topology.writer,
             "term": view.writer.term,
             "conflict": list(view.writer.conflict),
             "searching": view.searching_since is not None,
@@ -184,12 +187,13 @@ def test_during_a_search_a_writers_word_goes_out_at_once_and_a_readers_now_and_t
         assert is_due(published, proofs[0], hinted_at=10.0, searching=False)
 
 
-_CLIENTS = [Client(pid, 1, "t") for pid in (1, 2, 3)]
+# One client, another one that claims to be it, and one more.
+_HOLDERS = [("uid 1", Client(1, 1, "t")), ("uid 2", Client(1, 1, "t")), ("uid 1", Client(2, 1, "t"))]
 _KEYS = ["a", "b"]
 _TOPICS = ["x/", "y/", "z/"]
 _STEPS = st.one_of(
-    st.tuples(st.just("watch"), st.sampled_from(_CLIENTS), st.sampled_from(_KEYS), st.sampled_from(_TOPICS)),
-    st.tuples(st.just("release"), st.sampled_from(_CLIENTS)),
+    st.tuples(st.just("watch"), st.sampled_from(_HOLDERS), st.sampled_from(_KEYS), st.sampled_from(_TOPICS)),
+    st.tuples(st.just("release"), st.sampled_from(_HOLDERS)),
     st.tuples(st.just("move"), st.sampled_from(_TOPICS), st.sampled_from(_TOPICS)),
     st.tuples(st.just("lapse"), st.integers(0, 40)),
 )
@@ -197,15 +201,15 @@ _STEPS = st.one_of(
 
 @given(st.lists(_STEPS, max_size=25))
 def test_a_cluster_finds_the_watches_that_lead_to_it(steps: list[tuple[Any, ...]]) -> None:
-    registry = Registry(lease_seconds=10.0)
+    registry = Registry(10.0, Limits())
     for number, step in enumerate(steps):
         if step[0] == "watch":
-            _, client, key, topic = step
+            _, (owner, client), key, topic = step
             watch = Watch("postgresql", key, 5432)
             request = WatchRequest(client, watch, "pg", "psycopg", WatchSettings(), Topology(), Offer({"user": str(number)}))
-            registry.watch(request, topic, b"", float(number))
+            registry.watch(owner, request, topic, b"", float(number))
         elif step[0] == "release":
-            registry.release(step[1])
+            registry.release(*step[1])
         elif step[0] == "move" and step[1] != step[2]:
             registry.move(step[1], step[2])
         elif step[0] == "lapse":
@@ -214,4 +218,5 @@ def test_a_cluster_finds_the_watches_that_lead_to_it(steps: list[tuple[Any, ...]
     for topic in _TOPICS:
         expected = sorted((one for _, one in held if one.topic == topic), key=lambda one: -one.order)
         assert registry.requests(topic) == [one.request for one in expected]
-        assert {lease.client for lease in registry.leases_of(topic)} == {lease.client for lease, one in held if one.topic == topic}
+        leases = {id(lease) for lease in registry.leases_of(topic)}
+        assert leases == {id(lease) for lease, one in held if one.topic == topic}

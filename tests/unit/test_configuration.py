@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 import wrapper
+from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers import driver_dialect_for
 from wrapper.drivers.psycopg_errors import classify
 from wrapper.errors import AwsWrapperError, FailoverSuccessError, for_driver
@@ -226,6 +228,18 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
 def test_endpoint(case: dict[str, Any]) -> None:
     found = parse_endpoint(case["host"])
     assert (found.kind.value, found.region, found.template) == (case["kind"], case["region"], case["template"])
+
+
+@pytest.mark.parametrize("case", json.loads((SPEC / "endpoints.json").read_text())["patterns"], ids=lambda case: case["pattern"])
+def test_instance_host_pattern(case: dict[str, Any]) -> None:
+    if "error" in case:
+        with pytest.raises(AwsWrapperError, match=re.escape(case["error"])) as caught:
+            InstanceTemplate.parse(case["pattern"])
+        assert f"cluster_instance_host_pattern={case['pattern']!r}" in str(caught.value)
+    else:
+        template = InstanceTemplate.parse(case["pattern"])
+        assert (template.endpoint(case["name"]), template.port) == (case["endpoint"], case["port"])
+        assert InstanceTemplate.parse(str(template)) == template
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wrapper.decisions.admission import LONGEST, admission_delay
-from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Wait, next_step
+from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
 from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
 from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
 from wrapper.decisions.writer import Claim, WriterState, consider
@@ -47,7 +47,7 @@ def test_evidence_is_about_connections_that_are_older_than_the_failing_run() -> 
 def test_writer(case: dict[str, Any]) -> None:
     state = WriterState()
     for step in case["steps"]:
-        claims = [Claim(claim[0], float(claim[1]), live=len(claim) == 2) for claim in step["claims"]]
+        claims = [Claim(key, float(rank), live=not dead, region=key.rpartition("/")[0]) for key, rank, *dead in step["claims"]]
         state = consider(state, claims, step.get("readers", ()))
         assert (state.writer, state.term) == (step["writer"], step["term"]), step
         assert list(state.conflict) == step.get("conflict", []), step
@@ -74,22 +74,39 @@ def test_the_accepted_rank_never_falls_and_a_term_is_never_reused(history: list[
         state = after
 
 
+class Member(TopologyHost, frozen=True):
+    """Of which the key is the name alone."""
+
+    @property
+    def key(self) -> str:
+        return self.host
+
+
 def cluster_of(case: dict[str, Any]) -> ClusterState:
+    """A host is called by a letter; in a Global Database, by its region and a letter."""
     health = {key: HostHealth(key, role=role, proved_at=at) for key, (role, at) in case["hosts"].items()}
-    hosts = tuple(TopologyHost(key, 1) for key in case["hosts"])
-    return ClusterState("t", topology=Topology(hosts=hosts, writer=case["writer"]), health=health)
+    hosts = tuple(Member(key, 1, region=key.rpartition("/")[0]) for key in case["hosts"])
+    elsewhere = tuple(Member(key, 1, role=role, region=key.rpartition("/")[0]) for key, role in case.get("elsewhere", {}).items())
+    topology = Topology(hosts=hosts, writer=case["writer"], elsewhere=elsewhere)
+    return ClusterState("t", topology=topology, health=health)
 
 
-@pytest.mark.parametrize("case", cases("failover"))
+def policy_of(case: dict[str, Any]) -> Policy:
+    if "mode" in case:
+        return Policy.always(FailoverMode(case["mode"]))
+    return Policy(FailoverMode(case["active"]), FailoverMode(case["inactive"]), case["home"])
+
+
+@pytest.mark.parametrize("case", [*cases("failover"), *cases("global_failover")])
 def test_failover_step(case: dict[str, Any]) -> None:
-    plan = Plan(FailoverMode(case["mode"]), since=100.0, started=100.0, deadline=110.0, attempts=case.get("attempts", {}))
+    plan = Plan(policy_of(case), since=100.0, started=100.0, deadline=110.0, attempts=case.get("attempts", {}))
     step = next_step(plan, [cluster_of(case)], case["now"])
     if case["step"] == "attempt":
         assert isinstance(step, Attempt)
         assert sorted(candidate.key for candidate in step.candidates) == case["hosts_out"]
     elif case["step"] == "give_up":
         assert isinstance(step, GiveUp)
-        assert "a" in step.reason
+        assert case.get("reason", "a") in step.reason
     else:
         assert isinstance(step, Wait)
         assert step.search is (case["step"] == "search")
@@ -102,7 +119,7 @@ def test_failover_step(case: dict[str, Any]) -> None:
 def test_the_newest_of_two_views_wins() -> None:
     old = cluster_of({"writer": "a", "hosts": {"a": ["writer", 99.0]}})
     new = cluster_of({"writer": "b", "hosts": {"b": ["writer", 100.5]}})
-    plan = Plan(FailoverMode.STRICT_WRITER, since=100.0, started=100.0, deadline=110.0)
+    plan = Plan(Policy.always(FailoverMode.STRICT_WRITER), since=100.0, started=100.0, deadline=110.0)
     step = next_step(plan, [old, new], 100.6)
     assert isinstance(step, Attempt)
     assert step.candidates[0].key == "b"

@@ -21,7 +21,7 @@ import psycopg
 import psycopg.copy
 import pytest
 
-from tests.unit.driver_census import BESIDE_IT, IO_POINT, Census, network_classes
+from tests.unit.driver_census import BESIDE_IT, GUARDED, PSYCOPG, Census, network_classes
 from wrapper import AwsWrapperConnection
 from wrapper.cursor import wrapped
 from wrapper.drivers.psycopg import PsycopgDialect
@@ -51,7 +51,7 @@ def _version(text: str) -> tuple[int, ...]:
 @cache
 def found(name: str) -> dict[str, frozenset[str]]:
     """The methods of a class that can reach the network, by the driver's code, each with the ends of its way."""
-    return Census({**network_classes(), **CLASSES}).methods(CLASSES[name])
+    return Census(PSYCOPG, {**network_classes(), **CLASSES}).methods(CLASSES[name])
 
 
 def rows_covered_by(*covers: str) -> list[tuple[str, str]]:
@@ -86,7 +86,7 @@ def test_no_method_of_the_driver_is_missing(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "method"), rows_covered_by("guard"))
 def test_what_is_left_to_the_guard_reaches_it(name: str, method: str) -> None:
-    assert IO_POINT in found(name)[method]
+    assert GUARDED in found(name)[method]
     assert not is_ours(name, method) or (name, method) == ("Connection", "wait")
 
 

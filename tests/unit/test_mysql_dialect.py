@@ -21,7 +21,7 @@ TEMPLATE = InstanceTemplate.parse("?.xyz.us-east-2.rds.amazonaws.com")
 
 @pytest.mark.parametrize("case", CASES["detect"], ids=lambda case: str(case["comment"]))
 def test_flavour(case: Case) -> None:
-    assert detect(case["aurora"], *filter(None, [case["flavour"]])) == case["code"]
+    assert detect(list(case["variables"].items())) == case["code"]
 
 
 @pytest.mark.parametrize("case", CASES["roles"], ids=lambda case: str(case["comment"]))
@@ -36,10 +36,18 @@ def test_topology(case: Case) -> None:
     assert DIALECTS["aurora-mysql"].topology_hosts(case["rows"], TEMPLATE, 3306) == expected
 
 
-def test_only_aurora_lists_its_cluster() -> None:
+@pytest.mark.parametrize("case", CASES["multi_az_topologies"], ids=lambda case: str(case["comment"]))
+def test_multi_az_topology(case: Case) -> None:
+    template = InstanceTemplate.parse(case.get("template", "?"))
+    expected = tuple(TopologyHost(**host) for host in case["hosts"])
+    assert DIALECTS["multi-az-mysql"].topology_hosts(case["rows"], template, 3306) == expected
+
+
+def test_who_lists_its_cluster() -> None:
     mysql = {code: dialect for code, dialect in DIALECTS.items() if dialect.engine == "mysql"}
-    assert set(mysql) == {"mysql", "mariadb", "rds-mysql", "aurora-mysql"}
-    assert [code for code, dialect in mysql.items() if dialect.is_topology_aware] == ["aurora-mysql"]
+    assert {"mysql", "mariadb", "rds-mysql", "aurora-mysql", "multi-az-mysql"} <= set(mysql)
+    assert not any(mysql[code].is_topology_aware for code in ("mysql", "mariadb", "rds-mysql"))
+    assert all(mysql[code].is_topology_aware for code in ("aurora-mysql", "multi-az-mysql", "global-aurora-mysql"))
 
 
 def test_a_template_may_have_a_port_of_its_own() -> None:

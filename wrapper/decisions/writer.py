@@ -3,7 +3,9 @@
 Invariant: the writer moves only on the word of a session on the claiming host itself, and never to a claim of lower rank. A host
 that was stopped, superseded and resumed honestly claims to be the writer; its rank says that it is not.
 
-`rank` is what the database itself orders claims by: the timeline (PostgreSQL), the time of the master session's row (Aurora).
+`rank` is what the database itself orders claims by: the timeline (PostgreSQL), the time of the master session's row (Aurora). Where
+it has nothing to order them by, all ranks are equal, and what counts is who was seen to replace whom. The regions of a Global
+Database have no order between them: a region that was taken out of it is a cluster of its own.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A session on host `key` said that the host is the writer, with this rank. `live`: the host answers at present."""
+    """A session on host `key` said that the host is the writer, with this rank. `live`: the host answers at present. `region`:
+    where it is, in a Global Database."""
 
     key: str
     rank: float
     live: bool = True
+    region: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,9 @@ def consider(state: WriterState, claims: Iterable[Claim], readers: Iterable[str]
     """Return who is the writer, given the last word of every host that claims to be it and the hosts that say they are readers.
 
     * the highest live rank wins; a rank below the accepted one never does, except from the accepted writer itself;
-    * two live claims of equal rank, or a superseded host that outranks its successor while both are live, are a conflict: nobody is
-      the writer until one of them stops claiming;
+    * a superseded host of no higher rank than its successor brings nothing new: it is passed over while that one is live;
+    * two other live claims of equal rank or from two regions, or a superseded host that outranks its successor while both are live,
+      are a conflict: nobody is the writer until one of them stops claiming;
     * no live claim at all changes nothing: a writer is replaced, not voted out.
     """
     admitted = frozenset(readers)
@@ -51,14 +56,16 @@ def consider(state: WriterState, claims: Iterable[Claim], readers: Iterable[str]
     eligible = [claim for claim in live if claim.rank >= state.rank or claim.key == state.holder]
     if not eligible:
         return state
+    holder = next((claim for claim in live if claim.key == state.holder), None)
+    if holder is not None:
+        eligible = [claim for claim in eligible if claim.key not in state.superseded or claim.rank > holder.rank]
     best = eligible[0]
     rivals = tuple(sorted(claim.key for claim in eligible if claim.rank == best.rank))
     if len(rivals) > 1:
         return replace(state, writer=None, conflict=rivals)
-    holder_is_live = any(claim.key == state.holder for claim in live)
     if best.key == state.holder:
         return replace(state, writer=best.key, rank=max(best.rank, state.rank), conflict=())
-    if holder_is_live and (best.key in state.superseded or best.rank == state.rank):
+    if holder and (best.key in state.superseded or best.rank == state.rank or best.region != holder.region):
         return replace(state, writer=None, conflict=tuple(sorted((best.key, state.holder or ""))))
     lost = {state.holder} if state.holder is not None else set()
     return WriterState(

@@ -3,15 +3,25 @@ connection, the monitor's asynchronous session) brings the driver."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostRole
 from wrapper.monitor.state import TopologyHost
+from wrapper.parameters.forms import REGION_PATTERN
+from wrapper.urls import EndpointKind, parse_endpoint
+from wrapper.version import __version__
 
 Row = Sequence[Any]
+# Statements to ask a server one after the other, each answered with its rows; returns the code of its dialect.
+Detection = Generator[str, Sequence[Row], str]
+# What databases list as the client that asked for their topology.
+CLIENT = f"aws_shared_monitor_wrapper-{__version__}"
+_NO_INSTANCES = {EndpointKind.PROXY: "an RDS Proxy", EndpointKind.CUSTOM_CLUSTER: "a custom endpoint"}
+_REGIONAL = re.compile(rf"\s*(?P<region>{REGION_PATTERN}):(?P<pattern>.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +35,47 @@ class RoleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class InstanceTemplate:
-    """How an instance's name becomes an endpoint: `?` stands for the name. `port` replaces the connection's own."""
+    """How an instance's name becomes an endpoint: `?` stands for the name. `port` replaces the connection's own. `regions`: the
+    templates of a Global Database, one for each region."""
 
     pattern: str = "?"
     port: int | None = None
+    regions: tuple[tuple[str, InstanceTemplate], ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> InstanceTemplate:
-        """Read `pattern[:port]`. Raises `AwsWrapperError` when there is no `?` or the port is not a number."""
+        """Read `pattern[:port]`, or a list of `region:pattern[:port]`. Raises `AwsWrapperError` when one has no `?`, for ports that
+        are none and names that no instance has."""
+        regional = [_REGIONAL.fullmatch(item) for item in text.split(",")]
+        if all(regional):
+            return cls(regions=tuple((match["region"].lower(), cls.parse(match["pattern"])) for match in regional if match))
         pattern, colon, port = text.strip().partition(":")
         if "?" not in pattern:
             raise AwsWrapperError(
                 f"cluster_instance_host_pattern={text!r} has no '?'; write the endpoint of any instance with '?' in place of the "
                 "instance's name, for example '?.xyz.us-east-2.rds.amazonaws.com'"
             )
-        if colon and not port.isdigit():
-            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}, which is not a number")
+        if colon and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise AwsWrapperError(f"cluster_instance_host_pattern={text!r} has the port {port!r}; expected 1 to 65535")
+        other = _NO_INSTANCES.get(parse_endpoint(pattern.replace("?", "x")).kind)
+        if other is not None:
+            raise AwsWrapperError(
+                f"cluster_instance_host_pattern={text!r} is the name of {other}; expected the endpoint of an instance with '?' in "
+                "place of the instance's name"
+            )
         return cls(pattern, int(port) if colon else None)
 
     def __str__(self) -> str:
+        if self.regions:
+            return ",".join(f"{region}:{template}" for region, template in self.regions)
         return self.pattern if self.port is None else f"{self.pattern}:{self.port}"
+
+    def in_region(self, region: str) -> InstanceTemplate | None:
+        """Return the template for the instances of a region; None when it is not known how they are called."""
+        if self.regions:
+            return dict(self.regions).get(region)
+        own = parse_endpoint(self.endpoint("instance")).region
+        return self if own in (None, region) else None
 
     def endpoint(self, name: str) -> str:
         """Return the endpoint of the instance called `name`."""
@@ -63,6 +94,8 @@ class DatabaseDialect:
     topology_query: ClassVar[str | None] = None
     # What a monitoring user must be granted, named when the server refuses a query above.
     grants: ClassVar[str] = ""
+    # The flavour of a host that has what this one is recognised by, and lists no members all the same.
+    without_members: ClassVar[str | None] = None
 
     @property
     def is_topology_aware(self) -> bool:
@@ -88,6 +121,15 @@ def own_word(is_reader: bool, instance: str | None, rank: Any) -> RoleAnswer:
     return RoleAnswer(HostRole.WRITER, rank=float(rank), id=instance or "")
 
 
+def endpoint_host(
+    identity: Any, endpoint: str, port: Any, role: HostRole, template: InstanceTemplate, own_port: int
+) -> TopologyHost:
+    """Return the member that a table lists by its whole endpoint, of which a template that says something replaces all but the
+    instance's name."""
+    host = endpoint if template.pattern == "?" else template.endpoint(endpoint.partition(".")[0])
+    return TopologyHost(host=host, port=template.port or int(port or own_port), id=str(identity), role=role.value)
+
+
 def listed(rows: Iterable[Row], template: InstanceTemplate, port: int) -> tuple[TopologyHost, ...]:
     """Return the members that a cluster's table lists: rows of name, whether it is the writer, CPU load in percent, lag in
     milliseconds. Rows without a name are skipped."""
@@ -105,3 +147,13 @@ def listed(rows: Iterable[Row], template: InstanceTemplate, port: int) -> tuple[
         )
         members[member.key] = member
     return tuple(members.values())
+
+
+def detected(detection: Detection, ask: Callable[[str], Sequence[Row]]) -> str:
+    """Return what a detection comes to, `ask` being how a statement is run."""
+    try:
+        sql = next(detection)
+        while True:
+            sql = detection.send(ask(sql))
+    except StopIteration as stop:
+        return str(stop.value)

@@ -159,7 +159,7 @@ class DriverDialect(Protocol):
         ...
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        """Find out which flavour of database the connection leads to (one round trip)."""
+        """Find out which flavour of database the connection leads to (one round trip; more for an Aurora)."""
         ...
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
@@ -190,6 +190,11 @@ class DriverDialect(Protocol):
 
     def rollback(self, connection: Any) -> None:
         """Roll back the open transaction."""
+        ...
+
+    def settle(self, connection: Any) -> None:
+        """End what an application left unfinished, before somebody else gets the connection: a transaction, rows on their way.
+        Raises whatever the driver raises when that cannot be."""
         ...
 
     def close(self, connection: Any) -> None:

@@ -82,6 +82,26 @@ class DriverExceptionHandler:
         )
 
 
+# What drivers and OpenSSL say when a server was reached and TLS with it cannot be: a certificate, a file, a setting is wrong, and
+# nobody is down. Not among them: a connection that ends, in the handshake or later.
+TLS_TEXTS = (
+    "certificate verify failed",
+    "does not match host name",
+    "root certificate file",
+    "Invalid CA Certificate",
+    "Invalid Certificate/Key",
+    "SSL_CTX_",
+    "SSL is required but",
+    "server does not support SSL",
+    " alert ",
+    "unsupported protocol",
+    "no protocols available",
+    "no cipher match",
+    "could not read certificate file",
+    "could not load private key file",
+)
+
+
 class ExceptionManager:
     """Where the application says itself what errors mean, for all connections of this process."""
 

@@ -20,8 +20,8 @@ from mysql.connector.connection import MySQLConnection
 from mysql.connector.constants import DEFAULT_CONFIGURATION
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
-from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.mysql import AURORA_QUERY, FLAVOUR_QUERY, detect
+from wrapper.dialects.base import InstanceTemplate, detected
+from wrapper.dialects.mysql import MySqlDialect, detection
 from wrapper.drivers import mysql_errors, mysql_guard, mysql_parameters, mysql_query, mysql_socket
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -33,8 +33,12 @@ from wrapper.resolver import static_address
 from wrapper.session_state import SessionState
 from wrapper.settings import Settings
 
-# What a probe session needs beside user, password and database, by the connection's own name for it.
-_TLS = ("ca", "cert", "key", "verify_cert", "verify_identity")
+# What a probe session needs beside user, password and database: arguments of the connect function, and what connections call them.
+_TLS = {
+    **{f"ssl_{name}": name for name in ("ca", "cert", "key", "verify_cert", "verify_identity")},
+    "tls_versions": "tls_versions",
+    "tls_ciphersuites": "tls_ciphersuites",
+}
 
 # Attributes of the driver's connections that an application may set, where the driver keeps them. Asking for the first four would
 # ask the server.
@@ -241,6 +245,13 @@ class MySqlConnectorDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
+    def settle(self, connection: Any) -> None:
+        connection.handle_unread_result()
+        if connection._unread_result:  # of a prepared statement, with the C extension
+            raise mysql.connector.InternalError("Unread result found")
+        if self.is_closed(connection) or self.is_in_transaction(connection):
+            connection.rollback()
+
     def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
         values = _read_session_attributes(connection)
         charset_id, sets = connection._charset_id, connection._character_set
@@ -252,10 +263,6 @@ class MySqlConnectorDialect:
         return session_state
 
     def set_session_state(self, connection: Any, state: SessionState) -> None:
-        # Rows on their way are not left to whoever gets the connection next; nothing can be set before they are read, either.
-        connection.handle_unread_result()
-        if connection._unread_result:  # of a prepared statement, with the C extension
-            raise mysql.connector.InternalError("Unread result found")
         different = state.beyond(self.take_session_state(connection)()).attributes
         with mysql_query.limited(connection, _SET_TIMEOUT):
             for name, value in different.items():
@@ -292,11 +299,7 @@ class MySqlConnectorDialect:
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        aurora = mysql_query.run(connection, AURORA_QUERY, timeout)
-        if aurora:
-            return DIALECTS[detect(aurora)]
-        ((version, comment, report_host),) = mysql_query.run(connection, FLAVOUR_QUERY, timeout)
-        return DIALECTS[detect((), (version, comment, report_host))]
+        return DIALECTS[detected(detection(), lambda sql: mysql_query.run(connection, sql, timeout))]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
         (row,) = mysql_query.run(connection, dialect.role_query, timeout)
@@ -305,10 +308,11 @@ class MySqlConnectorDialect:
     def read_topology(
         self, connection: Any, dialect: DatabaseDialect, template: InstanceTemplate, port: int, timeout: float
     ) -> tuple[RoleAnswer, tuple[TopologyHost, ...]]:
-        answer = self.ask_role(connection, dialect, timeout)
         if dialect.topology_query is None:
-            return answer, ()
-        return answer, dialect.topology_hosts(mysql_query.run(connection, dialect.topology_query, timeout), template, port)
+            return self.ask_role(connection, dialect, timeout), ()
+        assert isinstance(dialect, MySqlDialect)
+        role, members = dialect.split(mysql_query.run(connection, dialect.joined_query, timeout))
+        return dialect.role_answer(role), dialect.topology_hosts(members, template, port)
 
     def login_values(self, connection: Any) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -320,7 +324,7 @@ class MySqlConnectorDialect:
             "password3": connection._password3,
             "auth_plugin": connection._auth_plugin,
             "ssl_disabled": connection._ssl_disabled,
-            **{f"ssl_{name}": connection._ssl.get(name) for name in _TLS},
+            **{name: connection._ssl.get(kept) for name, kept in _TLS.items()},
         }
         return {name: value for name, value in values.items() if value}
 

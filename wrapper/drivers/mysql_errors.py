@@ -7,7 +7,7 @@ errors of the C extension (`MySQLInterfaceError`, which is no `mysql.connector.E
 
 from __future__ import annotations
 
-from wrapper.drivers.classify import DriverExceptionHandler, ErrorKind, by_prefix, causes, first_meaning
+from wrapper.drivers.classify import TLS_TEXTS, DriverExceptionHandler, ErrorKind, by_prefix, causes, first_meaning
 from wrapper.errors import AwsConnectError, QueryTimeoutError
 
 # After one of these the physical connection is good for nothing: gone, lost during a query, out of step.
@@ -21,7 +21,7 @@ ERRNOS: dict[int, ErrorKind] = {
     2004: ErrorKind.NETWORK,  # cannot create a TCP socket
     2005: ErrorKind.NETWORK,  # unknown host
     2012: ErrorKind.NETWORK,  # error in the server's greeting
-    2026: ErrorKind.NETWORK,  # TLS error
+    2026: ErrorKind.NETWORK,  # TLS error; the text may know better
     2048: ErrorKind.NETWORK,  # invalid connection handle
     1053: ErrorKind.NETWORK,  # server shutdown in progress
     1077: ErrorKind.NETWORK,  # normal shutdown
@@ -62,6 +62,8 @@ ERRNOS: dict[int, ErrorKind] = {
     1109: ErrorKind.PRIVILEGE,  # unknown table in information_schema
     1193: ErrorKind.PRIVILEGE,  # unknown system variable
 }
+# The numbers that errors of TLS come with, among others: the C library's, the pure Python implementation's, none.
+_OF_TLS = frozenset({2026, 2055, -1})
 # Refused by an option of the server's, which the text names; others than these are no matter of the host's role.
 _PREVENTED_BY_OPTION = 1290
 _READ_ONLY_OPTIONS = ("--read-only", "--super-read-only", "--innodb-read-only")
@@ -125,6 +127,8 @@ def _classify_one(error: BaseException) -> ErrorKind:
     errno, text = _errno(error), str(error)
     if errno == _PREVENTED_BY_OPTION:
         return ErrorKind.READ_ONLY if any(option in text for option in _READ_ONLY_OPTIONS) else ErrorKind.OTHER
+    if errno in _OF_TLS and any(part in text for part in TLS_TEXTS):
+        return ErrorKind.LOGIN
     if errno in ERRNOS:
         return ERRNOS[errno]
     kind = classify_sqlstate(error.sqlstate or "")

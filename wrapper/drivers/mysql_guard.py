@@ -16,6 +16,7 @@ from functools import cache, wraps
 from typing import Any
 
 from mysql.connector import InterfaceError
+from mysql.connector.abstracts import MySQLConnectionAbstract
 from mysql.connector.connection import MySQLConnection
 
 from wrapper.drivers import mysql_errors, mysql_socket
@@ -36,11 +37,13 @@ _IO_METHODS = (
     "cmd_stmt_prepare",
     "cmd_stmt_reset",
     "commit",
+    "consume_results",
+    "free_result",
     "info_query",
     "next_result",
     "rollback",
+    "set_character_set_name",
 )
-_IO_PROPERTIES = ("autocommit", "database")
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
@@ -146,9 +149,9 @@ def _socket_failed(sock: Any, error: Exception) -> None:
 
 def _extension_methods(connection_class: Any) -> dict[str, Any]:
     names: dict[str, Any] = {name: _guarding(getattr(connection_class, name)) for name in _IO_METHODS}
-    for name in _IO_PROPERTIES:
-        driver = getattr(connection_class, name)
-        names[name] = driver.setter(_guarding(driver.fset))
+    names["database"] = connection_class.database.setter(_guarding(connection_class.database.fset))
+    # The extension's own does not say that the connection is lost, nor that rows stand in the way; that of the common base does.
+    names["autocommit"] = connection_class.autocommit.setter(_guarding(MySQLConnectionAbstract.autocommit.fset))  # type: ignore[attr-defined]
     driver_open = connection_class._open_connection
     driver_is_connected, driver_ping = connection_class.is_connected, connection_class.ping
 

@@ -3,11 +3,10 @@ converters."""
 
 from __future__ import annotations
 
-import _thread
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mysql.connector import Error
 from mysql.connector.connection import MySQLConnection
@@ -15,8 +14,11 @@ from mysql.connector.connection import MySQLConnection
 from wrapper.drivers import mysql_errors
 from wrapper.drivers.mysql_guard import number_of
 from wrapper.errors import QueryTimeoutError
-from wrapper.monitor.client import start_thread
 from wrapper.monitor.handles import Handle
+from wrapper.monitor.threads import allocate_lock, start_thread
+
+if TYPE_CHECKING:
+    import _thread
 
 Rows = list[tuple[str | None, ...]]
 
@@ -60,7 +62,7 @@ def _limited_by_socket(connection: Any, timeout: float) -> Iterator[None]:
 def _limited_by_thread(number: int, timeout: float) -> Iterator[None]:
     """Shut the socket down when the block takes too long: nothing else ends a call of the C extension."""
     handle = Handle(number, "", "", 0.0)
-    done = _thread.allocate_lock()
+    done = allocate_lock()
     done.acquire()
     expired: list[bool] = []
     start_thread(partial(_shut_down_late, handle, done, timeout, expired))

@@ -68,14 +68,18 @@ def find(connection: Any, before: dict[int, int]) -> Descriptor | None:
 
     `before`: `open_sockets()` as it was before the connect.
     """
-    session = connection._cmysql
-    if sys.getsizeof(session) < _OFFSET + ctypes.sizeof(ctypes.c_int):
-        return None
-    number = ctypes.c_int.from_address(id(session) + _OFFSET).value
+    number = descriptor_of(connection._cmysql)
     inode = _inode(number) if number > 0 else None
     if inode is None or before.get(number) == inode or not _leads_to(number, connection._host, connection._port):
         return None
     return Descriptor(number, inode)
+
+
+def descriptor_of(session: Any) -> int:
+    """Return what stands where the C extension's object should have its descriptor; 0 for nothing. Not to be believed as it is."""
+    if sys.getsizeof(session) < _OFFSET + ctypes.sizeof(ctypes.c_int):
+        return 0
+    return ctypes.c_int.from_address(id(session) + _OFFSET).value
 
 
 def _leads_to(number: int, host: str, port: int) -> bool:

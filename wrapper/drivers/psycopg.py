@@ -18,8 +18,8 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
-from wrapper.dialects.base import InstanceTemplate
-from wrapper.dialects.postgresql import DETECT_QUERY, detect
+from wrapper.dialects.base import InstanceTemplate, detected
+from wrapper.dialects.postgresql import detection
 from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_session
 from wrapper.drivers.base import FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
@@ -273,6 +273,10 @@ class PsycopgDialect:
     def rollback(self, connection: Any) -> None:
         connection.rollback()
 
+    def settle(self, connection: Any) -> None:
+        if self.is_closed(connection) or self.is_in_transaction(connection):
+            connection.rollback()
+
     def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
         return psycopg_session.take_session_state(connection)
 
@@ -305,8 +309,7 @@ class PsycopgDialect:
     # -- the wrapper's own queries ---------------------------------------------------------------------------------------------
 
     def detect(self, connection: Any, timeout: float) -> DatabaseDialect:
-        ((row,),) = psycopg_query.run(connection.pgconn, DETECT_QUERY.encode(), timeout)
-        return DIALECTS[detect(row)]
+        return DIALECTS[detected(detection(), lambda sql: psycopg_query.run(connection.pgconn, sql.encode(), timeout)[0])]
 
     def ask_role(self, connection: Any, dialect: DatabaseDialect, timeout: float) -> RoleAnswer:
         ((row,),) = psycopg_query.run(connection.pgconn, dialect.role_query.encode(), timeout)

@@ -6,7 +6,7 @@ only where its catalogues are installed; the binary wheels ship none).
 
 from __future__ import annotations
 
-from wrapper.drivers.classify import DriverExceptionHandler, ErrorKind, by_prefix, first_meaning
+from wrapper.drivers.classify import TLS_TEXTS, DriverExceptionHandler, ErrorKind, by_prefix, first_meaning
 from wrapper.errors import AwsConnectError, QueryTimeoutError
 
 # Longest prefix wins.
@@ -88,7 +88,7 @@ def _classify_one(error: BaseException) -> ErrorKind:
         return ErrorKind.OTHER
     text = str(error)
     for texts, kind in (
-        (LOGIN_TEXTS, ErrorKind.LOGIN),
+        (LOGIN_TEXTS + TLS_TEXTS, ErrorKind.LOGIN),
         (BUSY_TEXTS, ErrorKind.BUSY),
         (STARTING_TEXTS, ErrorKind.STARTING),
         (NETWORK_TEXTS, ErrorKind.NETWORK),

@@ -8,7 +8,6 @@ or shutting any of it, and starts afresh at its first use.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import logging
 import os
@@ -33,8 +32,9 @@ from wrapper.monitor.messages import (
     Watch,
     WatchRequest,
 )
-from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, prepare
+from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, locate
 from wrapper.monitor.state import ClusterState, SharedState, Topology
+from wrapper.monitor.threads import allocate_lock, is_before_uwsgi_forks, sleep, start_thread
 
 if TYPE_CHECKING:
     from wrapper.monitor.client_loop import ClientLoop
@@ -42,7 +42,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_STOP_PATIENCE = 0.5
+# Seconds.
+_STOP_PATIENCE = 2.0
+# Where the client's thread stands still between calls, a call waits at most this long for it to read what came meanwhile.
+_CATCH_UP = 0.1
+# What it read so recently is good enough.
+_FRESH = 0.02
+# Where no thread is to be had: when to try again.
+_START_AGAIN = 10.0
 
 
 class MonitorClient:
@@ -68,7 +75,8 @@ class MonitorClient:
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handles: dict[int, weakref.ref[Handle]] = {}
         self._loop: ClientLoop | None = None
-        self._lock = _thread.allocate_lock()
+        self._start_at = float("-inf")
+        self._lock = allocate_lock()
 
     # -- what is known ---------------------------------------------------------------------------------------------------------
 
@@ -174,17 +182,30 @@ class MonitorClient:
     # -- life ------------------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Have the client thread running."""
-        if self._is_running() or self.paths is None:
+        """Have the client thread running; where there is no thread to be had, say so once and go on without."""
+        if self._is_running() or self.paths is None or time.monotonic() < self._start_at or is_before_uwsgi_forks():
             return
+        # pyzmq costs time and memory that a process which never connects should not pay.
+        from wrapper.monitor.client_loop import ClientLoop
+
         with self._lock:
             if self._is_running():
                 return
-            # pyzmq costs time and memory that a process which never connects should not pay.
-            from wrapper.monitor.client_loop import ClientLoop
-
-            self._loop = ClientLoop(self, self.paths)
-            start_thread(self._loop.run)
+            self._loop = loop = ClientLoop(self, self.paths)
+            try:
+                start_thread(loop.run)
+            except RuntimeError as error:
+                self._loop = None
+                failure = error
+            else:
+                return
+        self.inbox.clear()
+        if self._start_at == float("-inf"):
+            logger.warning(
+                "this process gets no thread (%s): it works without the shared monitor, and has TCP keepalive alone",
+                failure,
+            )
+        self._start_at = time.monotonic() + _START_AGAIN
 
     def _is_running(self) -> bool:
         return self._loop is not None
@@ -213,9 +234,21 @@ class MonitorClient:
         loop.stopping = True
         self.wake()
         deadline = time.monotonic() + _STOP_PATIENCE
-        while self._loop is loop and time.monotonic() < deadline:
-            time.sleep(0.001)
+        # It says that it leaves while it still counts as a thread.
+        while (self._loop is loop or os.path.exists(f"/proc/self/task/{loop.thread}")) and time.monotonic() < deadline:
+            sleep(0.001)
         return True
+
+    def catch_up(self) -> None:
+        """Before a call, where the client's thread stands still between calls: have it read what came meanwhile."""
+        loop = self._loop
+        if loop is None or not loop.is_held or time.monotonic() - loop.turned_at < _FRESH:
+            return
+        turns = loop.turns
+        deadline = time.monotonic() + _CATCH_UP
+        self.wake()
+        while loop.turns == turns and self._loop is loop and time.monotonic() < deadline:
+            sleep(0.0005)
 
     def abandon(self) -> None:
         """In a forked child: give inherited descriptors back without shutting anything down; the parent goes on using its own."""
@@ -236,16 +269,9 @@ def process_started(pid: int) -> int:
         return 0
 
 
-def start_thread(function: Callable[[], None]) -> None:
-    """Start a real OS thread even where gevent has patched the module: a greenlet that polls a ZeroMQ socket stops the process."""
-    monkey = sys.modules.get("gevent.monkey")
-    start = _thread.start_new_thread if monkey is None else monkey.get_original("_thread", "start_new_thread")
-    start(function, ())
-
-
 # By whether they use the monitor: connections with monitor_mode=off share one that has no sockets and no thread.
 _clients: dict[bool, MonitorClient] = {}
-_lock = _thread.allocate_lock()
+_lock = allocate_lock()
 # Clients of processes we were forked from: kept so that nothing of theirs (ZeroMQ contexts above all) is finalized here.
 _inherited: list[MonitorClient] = []
 _hooked = False
@@ -274,16 +300,24 @@ def _make_client(uses_monitor: bool) -> MonitorClient:
         paths = None
         if uses_monitor:
             try:
-                paths = prepare()
+                paths = locate()
             except MonitorDirectoryError as error:
                 logger.warning("working without the shared monitor: %s", error)
         client = _clients[uses_monitor] = MonitorClient(paths)
         advance()
+        _close_with_child()
         if not _hooked:
             _hooked = True
             atexit.register(_at_exit)
             os.register_at_fork(before=_pause_for_fork, after_in_parent=_go_on_after_fork, after_in_child=_forget_parent)
         return client
+
+
+def _close_with_child() -> None:
+    """Processes of multiprocessing, Celery's too, end without `atexit`, but not without finalizers of their own."""
+    module = sys.modules.get("multiprocessing.util")
+    if module is not None:
+        module.Finalize(None, _at_exit, exitpriority=0)
 
 
 # From Python 3.12 on, forking with several threads warns, and the kernel counts ZeroMQ's too.
@@ -294,8 +328,6 @@ _paused: list[MonitorClient] = []
 def _pause_for_fork() -> None:
     if _FORK_WARNS:
         _paused.extend(client for client in list(_clients.values()) if client.pause())
-        if _paused:
-            time.sleep(0.002)  # the thread said that it is leaving; let the kernel see it gone
 
 
 def _go_on_after_fork() -> None:
@@ -310,13 +342,19 @@ def _forget_parent() -> None:
     if not any(client.pid != os.getpid() for client in _clients.values()):
         return
     # Another thread of the parent may have held the lock at the moment of the fork.
-    _lock = _thread.allocate_lock()
+    _lock = allocate_lock()
     inherited = list(_clients.values())
     _clients.clear()
     _paused.clear()
     _inherited.extend(inherited)
     for client in inherited:
         client.abandon()
+
+
+def catch_up() -> None:
+    """Before a call: see `MonitorClient.catch_up`."""
+    for client in tuple(_clients.values()):
+        client.catch_up()
 
 
 def _at_exit() -> None:

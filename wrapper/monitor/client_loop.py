@@ -11,12 +11,14 @@ import math
 import os
 import random
 import time
+from _thread import get_native_id
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from wrapper.monitor.curve import encrypt
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import evidence_against
 from wrapper.monitor.launch import is_served, start_monitor
@@ -30,6 +32,7 @@ from wrapper.monitor.messages import (
     Heartbeat,
     Message,
     NeedCredentials,
+    Refused,
     Release,
     Renew,
     Report,
@@ -44,6 +47,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
+from wrapper.monitor.threads import seconds_held, waits_so_far
 
 if TYPE_CHECKING:
     from wrapper.monitor.client import MonitorClient
@@ -61,10 +65,16 @@ _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
 _HIGH_WATER_MARK = 1000
+# Other threads kept this one from running for so long.
+_HELD = 0.5
 
 
 class ClientLoop:
-    """The thread's state. Only that thread touches it, except for `stopping`."""
+    """The thread's state. Only that thread touches it, except for `stopping`.
+
+    `thread`, `turns`, `turned_at`, `is_held` are read by others: the kernel's number of the thread, how often and when it last
+    looked, and whether it may be late.
+    """
 
     def __init__(self, client: MonitorClient, paths: MonitorPaths) -> None:
         self.client = client
@@ -72,6 +82,7 @@ class ClientLoop:
         self.stopping = False
         self.topics: dict[str, str] = {}  # watch key -> topic
         self.unanswered: dict[str, float] = {}  # watch key -> when to ask again
+        self.unsupported: dict[str, str] = {}  # watch key -> why, which was logged
         self.needs_snapshot = False
         self.snapshot_at = 0.0
         self.seq = 0
@@ -82,12 +93,19 @@ class ClientLoop:
         self.start_at = 0.0
         self.start_pause = _FIRST_START_PAUSE
         self.garbage = 0
+        self.thread = 0
+        self.turns = 0
+        self.turned_at = 0.0
+        # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
+        self.is_held = False
+        self.refused = ""
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run until told to stop or idle for long; an error of the loop itself is logged and ends it, the next use starts
         another."""
+        self.thread = get_native_id()
         context = zmq.Context(io_threads=1)
         try:
             self._open(context)
@@ -110,6 +128,7 @@ class ClientLoop:
             sock.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
             sock.setsockopt(zmq.RECONNECT_IVL, 20)
             sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+            encrypt(sock, self.paths.keys)
         # Without a monitor nothing may queue up for the next one.
         self.control.setsockopt(zmq.IMMEDIATE, 1)
         self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
@@ -124,7 +143,9 @@ class ClientLoop:
 
     def _turn(self) -> None:
         now = time.monotonic()
+        waits = waits_so_far()
         self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
+        self._notice_if_held(waits)
         try:
             os.eventfd_read(self.client.wake_fd)
         except BlockingIOError:
@@ -136,6 +157,20 @@ class ClientLoop:
         self._send_inbox(now)
         self._timers(now)
         self._judge(now)
+        self.turns += 1
+        self.turned_at = time.monotonic()
+        if self.is_held:
+            advance()  # have every connection look, and let us catch up, at its next call
+
+    def _notice_if_held(self, waits: int) -> None:
+        held = seconds_held(waits)
+        if not self.is_held and held >= _HELD:
+            self.is_held = True
+            logger.warning(
+                "the threads of this process were held up for %.1f s while it had nothing to do (uwsgi: set enable-threads); from "
+                "now on news of the cluster is read before each call",
+                held,
+            )
 
     def _next_timer(self, now: float) -> float:
         times = [self.renew_at, now + STALE_AFTER, *self.unanswered.values()]
@@ -229,6 +264,7 @@ class ClientLoop:
                 self.events.setsockopt_string(zmq.SUBSCRIBE, message.topic)
                 self.topics[message.watch] = message.topic
             self._want_snapshot()
+            self.renew_at = 0.0  # our first connections were counted before there was anybody to tell
         elif isinstance(message, Snapshot):
             self.needs_snapshot = False
             self._replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))
@@ -236,10 +272,16 @@ class ClientLoop:
             self._ask_again()
         elif isinstance(message, Unsupported):
             self.unanswered.pop(message.watch, None)
-            logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
+            if self.unsupported.get(message.watch) != message.reason:
+                self.unsupported[message.watch] = message.reason
+                logger.warning("the shared monitor cannot watch %s: %s; working without it", message.watch, message.reason)
         elif isinstance(message, NeedCredentials):
             self.client.login_refused(message.watch)
             logger.warning("the shared monitor cannot log in for %s: %s", message.watch, message.reason)
+        elif isinstance(message, Refused) and message.reason != self.refused:
+            # What was refused is asked for again: once is enough to say so.
+            self.refused = message.reason
+            logger.warning("the shared monitor refused a request: %s", message.reason)
 
     def _replace(self, state: SharedState) -> None:
         if state is not self.client.state:
@@ -324,7 +366,7 @@ class ClientLoop:
     def _start(self, now: float) -> None:
         """Start a monitor if nobody serves the control socket."""
         self.start_at = now + self.start_pause
-        if is_served(self.paths):
+        if not self.paths.may_start or is_served(self.paths):
             return
         self.start_pause = min(self.start_pause * 2, _LONGEST_START_PAUSE)
         try:

@@ -6,7 +6,6 @@ and give way to newer ones.
 
 from __future__ import annotations
 
-import _thread
 import logging
 import random
 import time
@@ -19,9 +18,10 @@ from msgspec.structs import replace
 from wrapper.decisions.panic import panic_pause
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.dialects.base import RoleAnswer
-from wrapper.monitor.client import MonitorClient, start_thread
+from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, TopologyHost
+from wrapper.monitor.threads import allocate_lock, start_thread
 
 logger = logging.getLogger(__name__)
 # Not the module's own: an application that seeds that one must not find its numbers taken by a thread of ours.
@@ -31,6 +31,8 @@ _random = random.SystemRandom()
 _CONNECT_PAUSE = 0.1
 # A search goes on while somebody asked for it within this time.
 _KEEP = 1.0
+# A claim of a host that has not repeated it for this long is nobody's: an open session is asked at least every quarter of a second.
+_CLAIM_LIFE = 1.0
 # Whoever still waits for its result asks for the search again this often.
 RENEWAL = _KEEP / 2
 
@@ -44,26 +46,39 @@ class ProbeSession(Protocol):
 
 
 def with_members(
-    cluster: ClusterState | None, watch_key: str, dialect: str, hosts: tuple[TopologyHost, ...], at: float
+    cluster: ClusterState | None,
+    watch_key: str,
+    dialect: str,
+    hosts: tuple[TopologyHost, ...],
+    at: float,
+    elsewhere: tuple[TopologyHost, ...] = (),
 ) -> ClusterState:
-    """Return the cluster with its members as a session of this process read them."""
+    """Return the cluster with its members as a session of this process read them; `elsewhere`: those that are not to be reached."""
     known = cluster or ClusterState(topic="direct", dialect=dialect, watches=(watch_key,))
-    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at)
+    topology = replace(known.topology, hosts=hosts, source=FROM_DIRECT, read_at=at, elsewhere=elsewhere)
     health = {host.key: known.health.get(host.key) or HostHealth(host.key) for host in hosts}
     return replace(known, dialect=dialect, topology=topology, health=health)
 
 
-def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float) -> ClusterState:
-    """Return the cluster after a session on host `key` said what it is."""
+def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float, live_since: float = float("-inf")) -> ClusterState:
+    """Return the cluster after a session on host `key` said what it is. Claims that were made before `live_since` count as those of
+    hosts that do not answer any more."""
     proof = HostHealth(key, last_answer=at, kind="answered", accepting=True, role=answer.role.value, rank=answer.rank, proved_at=at)
     health = {**cluster.health, key: proof}
     topology = cluster.topology
     state = consider(
-        WriterState(writer=topology.writer, term=topology.term, rank=topology.rank, holder=topology.writer),
-        [Claim(host.key, host.rank) for host in health.values() if host.role == "writer"],
+        WriterState(topology.writer, topology.term, topology.rank, topology.writer, superseded=frozenset(topology.superseded)),
+        [Claim(host.key, host.rank, (host.proved_at or 0.0) >= live_since) for host in health.values() if host.role == "writer"],
         [host.key for host in health.values() if host.role == "reader"],
     )
-    topology = replace(topology, writer=state.writer, term=state.term, rank=state.rank, conflict=state.conflict)
+    topology = replace(
+        topology,
+        writer=state.writer,
+        term=state.term,
+        rank=state.rank,
+        conflict=state.conflict,
+        superseded=tuple(sorted(state.superseded)),
+    )
     return replace(cluster, health=health, topology=topology)
 
 
@@ -75,7 +90,7 @@ class DirectSearch:
         self._watch_key = watch_key
         self._open_session = open_session
         self._started = time.monotonic()
-        self._lock = _thread.allocate_lock()
+        self._lock = allocate_lock()
         self._asked: set[str] = set()
         self.wanted_until = 0.0
 
@@ -84,13 +99,17 @@ class DirectSearch:
         return time.monotonic() < self.wanted_until
 
     def include(self, hosts: Iterable[TopologyHost]) -> None:
-        """Ask these hosts too, each on a thread of its own for as long as the search lasts."""
+        """Ask these hosts too, each on a thread of its own for as long as the search lasts; where no thread is to be had, on the
+        caller's, once."""
         for host in hosts:
             if host.key not in self._asked:
                 self._asked.add(host.key)
-                start_thread(partial(self._ask, host))
+                try:
+                    start_thread(partial(self._ask, host))
+                except RuntimeError:
+                    self._ask(host, once=True)
 
-    def _ask(self, host: TopologyHost) -> None:
+    def _ask(self, host: TopologyHost, *, once: bool = False) -> None:
         session: ProbeSession | None = None
         try:
             while self.is_wanted:
@@ -102,10 +121,13 @@ class DirectSearch:
                     logger.debug("direct search: %s: %s", host.key, error)
                     _close(session)
                     session = None
-                    time.sleep(_CONNECT_PAUSE * _random.uniform(0.8, 1.2))
+                    pause = _CONNECT_PAUSE * _random.uniform(0.8, 1.2)
                 else:
                     self._found(host.key, answer)
-                    time.sleep(panic_pause(time.monotonic() - self._started, _random.random()))
+                    pause = panic_pause(time.monotonic() - self._started, _random.random())
+                if once:
+                    break
+                time.sleep(pause)
         finally:
             _close(session)
             self._asked.discard(host.key)
@@ -114,7 +136,8 @@ class DirectSearch:
         with self._lock:
             cluster = self._client.local.get(self._watch_key)
             if cluster is not None:
-                self._client.learn(self._watch_key, with_proof(cluster, key, answer, time.monotonic()))
+                now = time.monotonic()
+                self._client.learn(self._watch_key, with_proof(cluster, key, answer, now, live_since=now - _CLAIM_LIFE))
 
 
 def _close(session: ProbeSession | None) -> None:
@@ -122,16 +145,18 @@ def _close(session: ProbeSession | None) -> None:
         session.close()
 
 
-def search(client: MonitorClient, watch: Watch, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
-    """Have a direct search running for a moment longer; single flight per process and watch."""
+def search(
+    client: MonitorClient, watch: Watch, views: list[ClusterState], open_session: Callable[[TopologyHost], ProbeSession]
+) -> None:
+    """Have a direct search over the hosts in `views` running for a moment longer; single flight per process and watch."""
     found = client.searches.get(watch.key)
     if found is None:
         found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session))
-    views = client.views(watch)
     hosts = {host.key: host for view in views for host in view.topology.hosts}
     local = client.own_view(watch)
     if local is None or watch.key not in client.local or set(hosts) - set(local.health):
         dialect = views[0].dialect if views else ""
-        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic()))
+        elsewhere = views[0].topology.elsewhere if views else ()
+        client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic(), elsewhere))
     found.wanted_until = time.monotonic() + _KEEP
     found.include(hosts.values())

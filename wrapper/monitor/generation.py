@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import mmap
 import os
-from queue import Empty, SimpleQueue
+import time
+from _queue import Empty, SimpleQueue
+
+from wrapper.monitor.threads import is_cooperative
 
 # mmap.MADV_WIPEONFORK is not exported by every supported Python; the number is part of the Linux ABI.
 _MADV_WIPEONFORK = getattr(mmap, "MADV_WIPEONFORK", 18)
 _PID_SHIFT = 32
+# Seconds between two looks where waiting must let greenlets run.
+_LOOK_AGAIN = 0.005
 
 
 def _make_page() -> memoryview:
@@ -48,6 +53,11 @@ _waiting: set[SimpleQueue[None]] = set()
 
 def wait_for_change(seen: int, timeout: float) -> None:
     """Return when the generation is no longer `seen`, and after `timeout` seconds at the latest."""
+    if is_cooperative():
+        deadline = time.monotonic() + timeout
+        while GENERATION[0] == seen and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN)
+        return
     waiter: SimpleQueue[None] = SimpleQueue()
     _waiting.add(waiter)
     try:

@@ -7,7 +7,7 @@ connection for every descriptor that shares it; closing it does not. Nothing her
 
 from __future__ import annotations
 
-import _thread
+import _socket
 import os
 import select
 import socket
@@ -17,6 +17,7 @@ from typing import Any
 
 from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
 from wrapper.monitor.state import ClusterState, HostHealth
+from wrapper.monitor.threads import allocate_lock, original
 
 # struct tcp_info (linux/tcp.h): eight one-byte fields, then 32-bit ones; the twelfth is tcpi_last_data_recv, in milliseconds.
 _LAST_DATA_RECEIVED = struct.Struct("@I")
@@ -49,8 +50,8 @@ class Handle:
     def __init__(self, fd: int, watch_key: str, key: str, opened_at: float) -> None:
         self._fd = os.dup(fd)
         self._pid = os.getpid()
-        # The original lock even under gevent: it is only ever held across a system call.
-        self._lock = _thread.allocate_lock()
+        # Only ever held across a system call.
+        self._lock = allocate_lock()
         self.watch_key = watch_key
         self.key = key
         self.opened_at = opened_at
@@ -112,7 +113,8 @@ class Handle:
 
 def is_severed(fd: int) -> bool:
     """Whether the peer has closed or reset the connection of a socket, as the kernel knows; no traffic, and nothing is read."""
-    poll = select.poll()
+    # Not gevent's, which would hand control to another greenlet while a lock is held.
+    poll = original("select", "poll")()
     poll.register(fd, select.POLLRDHUP)
     return bool(poll.poll(0))
 
@@ -121,9 +123,10 @@ class _borrowed:
     """A socket object on a descriptor that stays open when the object goes."""
 
     def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(fileno=fd)
+        # The class that `socket.socket` and gevent's are built on.
+        self._socket = _socket.socket(fileno=fd)
 
-    def __enter__(self) -> socket.socket:
+    def __enter__(self) -> _socket.socket:
         return self._socket
 
     def __exit__(self, *exc: Any) -> None:

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import _socket
 import fcntl
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
-from wrapper.monitor.paths import DIRECTORY_VARIABLE, MonitorPaths
+from wrapper.monitor.paths import DIRECTORY_VARIABLE, MonitorPaths, prepare
+from wrapper.monitor.threads import original, sleep
 
 _START_PATIENCE = 10.0
 
 
 def is_served(paths: MonitorPaths) -> bool:
-    """Whether some process listens on the control socket. A stopped monitor still does: the kernel accepts for it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    """Whether some process listens on the control socket. A stopped monitor still does: the kernel accepts for it. Of one that is
+    reached by TCP nothing is known before it answers."""
+    if paths.url is not None:
+        return True
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
         probe.setblocking(False)
-        try:
-            probe.connect(str(paths.control))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return False
-        except BlockingIOError:
-            return True  # its backlog is full: somebody is there
+        probe.connect(str(paths.control))
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError):
+        return False
+    except BlockingIOError:
+        return True  # its backlog is full: somebody is there
+    finally:
+        probe.close()
     return True
+
+
+def ensure_monitor() -> None:
+    """Start the shared monitor unless one runs. Raises `MonitorDirectoryError`, and `OSError` when it cannot be started."""
+    paths = prepare()
+    if not is_served(paths):
+        start_monitor(paths)
 
 
 def start_monitor(paths: MonitorPaths) -> bool:
@@ -54,15 +67,19 @@ def _run(command: list[str], paths: MonitorPaths) -> None:
     """
     environment = {**os.environ, DIRECTORY_VARIABLE: str(paths.directory)}
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    pid = os.posix_spawn(command[0], command, environment, file_actions=null, setsid=True)
+    # Not gevent's, which works on its own loop's thread alone.
+    pid = original("os", "posix_spawn")(command[0], command, environment, file_actions=null, setsid=True)
     deadline = time.monotonic() + _START_PATIENCE
     while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        try:
+            ended, status = original("os", "waitpid")(pid, os.WNOHANG)
+        except ChildProcessError:
+            return  # a server that collects all its children was faster; what came of it shows soon enough
         if ended:
             break
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
-        time.sleep(0.005)
+        sleep(0.005)
     if status:
         raise OSError(f"{' '.join(command)} ended with status {os.waitstatus_to_exitcode(status)}")
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ..hosts import host_key
+from .regions import either
 from .state import (
     ClusterGone,
     ClusterState,
@@ -86,13 +87,15 @@ class Watch(Value, frozen=True, omit_defaults=True, dict=True):  # with a dictio
 
 class Settings(Value, frozen=True, omit_defaults=True):
     """How one connection wants its cluster watched. Times in seconds. The monitor probes at the tightest interval of all live
-    leases; `count` stays with the connection, which judges the evidence itself."""
+    leases; `count` stays with the connection, which judges the evidence itself. `instance_template`: see `InstanceTemplate.parse`.
+    `accessible_regions`: of a Global Database, those whose hosts may be reached; none for all."""
 
     interval: float = 1.0
     topology_refresh: float = 30.0
     high_refresh: float = 0.1
     instance_template: str = "?"
     connect_timeout: float = 5.0
+    accessible_regions: tuple[str, ...] = ()
 
     def tightest(self, other: Settings) -> Settings:
         """Return the settings that serve connections with either; what cannot serve both is the other's."""
@@ -102,6 +105,7 @@ class Settings(Value, frozen=True, omit_defaults=True):
             high_refresh=min(self.high_refresh, other.high_refresh),
             instance_template=other.instance_template,
             connect_timeout=min(self.connect_timeout, other.connect_timeout),
+            accessible_regions=either(self.accessible_regions, other.accessible_regions),
         )
 
 
@@ -180,6 +184,11 @@ class StopRequest(Value, frozen=True, omit_defaults=True):
     drain: bool = False
 
 
+class DrainRequest(Value, frozen=True, omit_defaults=True):
+    """Ask the monitor to serve those it has and nobody else, and to exit when they have gone or when another monitor asks it to
+    hand over (`StopRequest.drain`)."""
+
+
 # -- control: answers ----------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +213,8 @@ class UnknownLease(Value, frozen=True, omit_defaults=True):
 
 
 class Unsupported(Value, frozen=True, omit_defaults=True):
-    """This monitor cannot watch what was asked (driver not installed there, dialect unknown): the worker uses its fallback."""
+    """This monitor cannot watch what was asked (driver not installed there, dialect unknown), or cannot log in as it would have to:
+    the worker uses its fallback."""
 
     watch: str
     reason: str
@@ -262,6 +272,7 @@ Message = (
     | SnapshotRequest
     | StatusRequest
     | StopRequest
+    | DrainRequest
     | Watched
     | Snapshot
     | UnknownLease
@@ -283,6 +294,7 @@ KINDS: dict[str, type[Any]] = {
     "snapshot?": SnapshotRequest,
     "status?": StatusRequest,
     "stop": StopRequest,
+    "drain": DrainRequest,
     "watched": Watched,
     "snapshot": Snapshot,
     "unknown_lease": UnknownLease,

@@ -3,11 +3,17 @@
 The directory comes from `$AWS_WRAPPER_MONITOR_DIR`, else `$XDG_RUNTIME_DIR`, else a per-uid folder under the temp directory. It
 holds the two sockets, the election lock and the starter's lock. The protocol's major version is part of every name, so two versions
 run side by side.
+
+A monitor that several users share has a directory of its own user, which a group may enter. Its workers trust that user with their
+logins, so they have to name it (`$AWS_WRAPPER_MONITOR_OWNER`). Where no directory can be shared, `$AWS_WRAPPER_MONITOR_URL` and
+`$AWS_WRAPPER_MONITOR_KEYS` lead to a monitor by TCP, encrypted.
 """
 
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import stat
 import tempfile
 from dataclasses import dataclass
@@ -16,8 +22,14 @@ from pathlib import Path
 from .messages import PROTOCOL_MAJOR
 
 DIRECTORY_VARIABLE = "AWS_WRAPPER_MONITOR_DIR"
+OWNER_VARIABLE = "AWS_WRAPPER_MONITOR_OWNER"
+URL_VARIABLE = "AWS_WRAPPER_MONITOR_URL"
+KEYS_VARIABLE = "AWS_WRAPPER_MONITOR_KEYS"
+# What a shared monitor's group may do: enter and read. Who could write there could put other sockets in place.
+SHARED_MODE = 0o2750
 # sizeof(sockaddr_un.sun_path) is 108 on Linux, one byte of it the terminating zero.
 MAX_SOCKET_PATH = 107
+_TCP = re.compile(r"tcp://(?P<host>\[[^\]]+\]|[^:/]+):(?P<port>\d{1,5})")
 
 
 class MonitorDirectoryError(Exception):
@@ -26,9 +38,13 @@ class MonitorDirectoryError(Exception):
 
 @dataclass(frozen=True)
 class MonitorPaths:
-    """The files by which workers and their monitor find each other."""
+    """The files by which workers and their monitor find each other. `url` and `keys`: the address and the key directory by which a
+    monitor is reached over TCP instead. `may_start`: whether a worker may start a monitor there."""
 
     directory: Path
+    url: str | None = None
+    keys: Path | None = None
+    may_start: bool = True
 
     @property
     def events(self) -> Path:
@@ -57,11 +73,28 @@ class MonitorPaths:
 
     @property
     def events_url(self) -> str:
-        return f"ipc://{self.events}"
+        return events_url(self.url) if self.url is not None else f"ipc://{self.events}"
 
     @property
     def control_url(self) -> str:
-        return f"ipc://{self.control}"
+        return self.url if self.url is not None else f"ipc://{self.control}"
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest socket path."""
+        return max(len(os.fsencode(path)) for path in (self.events, self.control))
+
+
+def events_url(url: str) -> str:
+    """Return where events are published beside the requests of a `tcp://` address: one port higher. Raises `MonitorDirectoryError`.
+
+    >>> events_url("tcp://127.0.0.1:5490")
+    'tcp://127.0.0.1:5491'
+    """
+    found = _TCP.fullmatch(url)
+    if found is None or not 0 < int(found["port"]) < 65535:
+        raise MonitorDirectoryError(f"{url!r} is not tcp://HOST:PORT with a port between 1 and 65534")
+    return f"tcp://{found['host']}:{int(found['port']) + 1}"
 
 
 def candidates() -> list[Path]:
@@ -78,41 +111,106 @@ def candidates() -> list[Path]:
     return found
 
 
-def prepare(directory: Path | None = None) -> MonitorPaths:
-    """Return the paths in force, with the directory made (mode 0700) and checked.
+def locate() -> MonitorPaths:
+    """Return where this worker's monitor is, by its environment. Raises `MonitorDirectoryError` as `prepare` does, and when what
+    leads to a shared or remote monitor is incomplete."""
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        return _remote(url, os.environ.get(KEYS_VARIABLE, ""))
+    owner = os.environ.get(OWNER_VARIABLE)
+    if not owner:
+        return prepare()
+    paths = MonitorPaths(_checked(candidates()[0]), may_start=False)
+    try:
+        found = os.lstat(paths.directory)
+    except OSError as error:
+        raise _unusable(paths.directory, error, "enter") from error
+    return _trusted(paths, found, _uid(owner), shared=True)
 
-    Raises `MonitorDirectoryError` when it cannot be made, belongs to somebody else, is open to others, or makes socket paths longer
-    than the kernel takes.
+
+def prepare(directory: Path | None = None, *, group: int | None = None) -> MonitorPaths:
+    """Return the paths of a monitor of this user, with the directory made (mode 0700) and checked.
+
+    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). Raises `MonitorDirectoryError`
+    when it cannot be made, belongs to somebody else, is open to others, or makes socket paths longer than the kernel takes.
     """
-    chosen = directory if directory is not None else candidates()[0]
-    if not chosen.is_absolute():
-        raise MonitorDirectoryError(f"{DIRECTORY_VARIABLE}={str(chosen)!r} is not an absolute path")
-    paths = MonitorPaths(chosen)
-    longest = max(len(os.fsencode(path)) for path in (paths.events, paths.control))
+    paths = MonitorPaths(_checked(directory if directory is not None else candidates()[0]))
+    try:
+        paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # lstat: a symbolic link planted in the temp directory must not lead us elsewhere.
+        found = os.lstat(paths.directory)
+        if group is not None and stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+            os.chown(paths.directory, -1, group)
+            os.chmod(paths.directory, SHARED_MODE)
+            found = os.lstat(paths.directory)
+    except OSError as error:
+        raise _unusable(paths.directory, error, "write") from error
+    return _trusted(paths, found, os.getuid(), shared=group is not None)
+
+
+def trouble_with(found: os.stat_result, uid: int, *, shared: bool) -> str | None:
+    """Return why a directory cannot be trusted that should belong to `uid`; None when it can. `shared`: its group may enter it."""
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a directory; remove it"
+    if found.st_uid != uid:
+        return (
+            f"belongs to uid {found.st_uid}, not to uid {uid}; set {DIRECTORY_VARIABLE} to a directory of your own, or "
+            f"{OWNER_VARIABLE} to the user of a shared monitor whom you trust with your logins"
+        )
+    if mode & (0o027 if shared else 0o077):
+        return f"has mode {mode:04o}; others could reach the monitor: run chmod {SHARED_MODE if shared else 0o700:o} on it"
+    return None
+
+
+def _checked(directory: Path) -> Path:
+    if not directory.is_absolute():
+        raise MonitorDirectoryError(f"{DIRECTORY_VARIABLE}={str(directory)!r} is not an absolute path")
+    longest = MonitorPaths(directory).longest
     if longest > MAX_SOCKET_PATH:
         raise MonitorDirectoryError(
-            f"monitor directory {str(chosen)!r} makes a socket path of {longest} bytes, the kernel takes {MAX_SOCKET_PATH}; "
+            f"monitor directory {str(directory)!r} makes a socket path of {longest} bytes, the kernel takes {MAX_SOCKET_PATH}; "
             f"set {DIRECTORY_VARIABLE} to a shorter path"
         )
-    try:
-        chosen.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # lstat: a symbolic link planted in the temp directory must not lead us elsewhere.
-        found = os.lstat(chosen)
-    except OSError as error:
-        raise MonitorDirectoryError(
-            f"monitor directory {str(chosen)!r} cannot be used: {error.strerror}; set {DIRECTORY_VARIABLE} to a directory "
-            f"that uid {os.getuid()} can write"
-        ) from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise MonitorDirectoryError(f"monitor directory {str(chosen)!r} is not a directory; remove it")
-    if found.st_uid != os.getuid():
-        raise MonitorDirectoryError(
-            f"monitor directory {str(chosen)!r} belongs to uid {found.st_uid}, not to uid {os.getuid()}; "
-            f"set {DIRECTORY_VARIABLE} to a directory of your own"
-        )
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise MonitorDirectoryError(
-            f"monitor directory {str(chosen)!r} has mode {stat.S_IMODE(found.st_mode):04o}; others could reach the monitor: "
-            "run chmod 700 on it"
-        )
+    return directory
+
+
+def _trusted(paths: MonitorPaths, found: os.stat_result, uid: int, *, shared: bool) -> MonitorPaths:
+    trouble = trouble_with(found, uid, shared=shared)
+    if trouble is not None:
+        raise MonitorDirectoryError(f"monitor directory {str(paths.directory)!r} {trouble}")
     return paths
+
+
+def _unusable(directory: Path, error: OSError, what: str) -> MonitorDirectoryError:
+    return MonitorDirectoryError(
+        f"monitor directory {str(directory)!r} cannot be used: {error.strerror}; set {DIRECTORY_VARIABLE} to a directory "
+        f"that uid {os.getuid()} can {what}"
+    )
+
+
+def _uid(name: str) -> int:
+    """Return the uid of a user who is given by name or by number."""
+    if name.isdigit():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise MonitorDirectoryError(f"{OWNER_VARIABLE}={name!r} is no user of this machine; give a name or a uid") from None
+
+
+def _remote(url: str, keys: str) -> MonitorPaths:
+    from .curve import CLIENT_SECRET, SERVER_PUBLIC, KeyFileError, load_pair, load_public
+
+    events_url(url)
+    if not keys:
+        raise MonitorDirectoryError(
+            f"{URL_VARIABLE} needs {KEYS_VARIABLE}, a directory with keys: TCP is used encrypted or not at all"
+        )
+    directory = Path(keys)
+    try:
+        load_pair(directory / CLIENT_SECRET)
+        load_public(directory / SERVER_PUBLIC)
+    except KeyFileError as error:
+        raise MonitorDirectoryError(f"{KEYS_VARIABLE}: {error}") from None
+    return MonitorPaths(directory, url, directory, may_start=False)

@@ -29,7 +29,8 @@ class Value(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class TopologyHost(Value, frozen=True, omit_defaults=True):
-    """One member of a cluster as the cluster's own table lists it. `role` is what the table says, not a proof."""
+    """One member of a cluster as the cluster's own table lists it. `role` is what the table says, not a proof. `region`: where it
+    is, in a Global Database. `host` is empty for a member of which nobody knows the endpoint."""
 
     host: str
     port: int
@@ -38,6 +39,7 @@ class TopologyHost(Value, frozen=True, omit_defaults=True):
     weight: int = 100
     cpu: float | None = None
     lag_ms: float | None = None
+    region: str = ""
 
     @property
     def key(self) -> str:
@@ -49,9 +51,10 @@ class Topology(Value, frozen=True, omit_defaults=True):
     """Who is in a cluster, and which host has *proved* to be its writer.
 
     `writer` is a host key, or None while nobody has proved it or two live hosts claim it with ranks that cannot be told apart
-    (`conflict` then names them). `term` counts accepted changes of the writer; `rank` is what the accepted claim was ranked by
-    (PostgreSQL: the timeline; Aurora: the time of the master session's row). `read_at` and `read_from` say when and where the
-    membership was read.
+    (`conflict` then names them). `superseded` have lost the role and not admitted it since. `term` counts accepted changes of the
+    writer; `rank` is what the accepted claim was ranked by (PostgreSQL: the timeline; Aurora: the time of the master session's
+    row). `read_at` and `read_from` say when and where the membership was read. `elsewhere` are members of a Global Database that
+    must not be reached: they are listed and nothing more.
     """
 
     hosts: tuple[TopologyHost, ...] = ()
@@ -59,9 +62,16 @@ class Topology(Value, frozen=True, omit_defaults=True):
     term: int = 0
     rank: float = 0.0
     conflict: tuple[str, ...] = ()
+    superseded: tuple[str, ...] = ()
     source: str = FROM_MONITOR
     read_at: float = 0.0
     read_from: str = ""
+    elsewhere: tuple[TopologyHost, ...] = ()
+
+    @property
+    def writer_elsewhere(self) -> TopologyHost | None:
+        """The writer as the cluster's table names it, when it is not to be reached."""
+        return next((host for host in self.elsewhere if host.role == "writer"), None)
 
     def member(self, key: str) -> TopologyHost | None:
         """Return the member with this host key."""

@@ -83,7 +83,7 @@ SETTINGS = (
         tuple,
         (),
         "For each region of a Global Database the endpoint of its instances, as in `cluster_instance_host_pattern`. Needed for "
-        "Global Databases.",
+        "Global Databases: instances in other regions are left alone.",
         plugin="global",
         form=Form(
             "region:pattern or region:pattern:port with '?' in the pattern", rf"{REGION_PATTERN}:[^\s:]*\?[^\s:]*(:\d{{1,5}})?"
@@ -93,7 +93,7 @@ SETTINGS = (
         "gdb_monitoring_connection_priority",
         tuple,
         ("strict-writer-primary",),
-        "As `monitoring_connection_priority`, with regions.",
+        "The same with regions, accepted for compatibility likewise.",
         plugin="global",
         form=Form(
             "strict-writer-primary, strict-reader-primary, strict-reader-secondary, strict-writer-REGION, strict-reader-REGION "
@@ -106,7 +106,8 @@ SETTINGS = (
         "gdb_accessible_regions",
         tuple,
         (),
-        "The regions whose hosts may be probed and chosen. Default: all.",
+        "The regions whose hosts may be probed and connected to. Default: all. The monitor probes what any of its clients may "
+        "reach.",
         plugin="global",
         form=REGION,
     ),

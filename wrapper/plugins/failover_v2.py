@@ -1,7 +1,7 @@
 """`failover_v2` and `failover`: move a connection to a working host of the wanted role when its own is lost.
 
 `failover_v2` also leaves a writer that was demoted or replaced; to `failover` that is the application's own business, as it was in
-the AWS Advanced Python Wrapper.
+the AWS Advanced Python Wrapper. `gdb_failover` is the same with another policy.
 
 This is the shell around `wrapper.decisions.failover`: it notices, reports, performs the plan's steps and raises. The failed
 statement is never repeated here; `FailoverError.outcome` says whether the application may do so.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wrapper.decisions.admission import admission_delay
-from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Wait, next_step
+from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import (
@@ -31,8 +31,10 @@ from wrapper.errors import (
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
+from wrapper.monitor.regions import region_of
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
 from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
+from wrapper.plugins.obstacle import has_obstacle, is_in_vain
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind
 
@@ -47,6 +49,10 @@ _FRESH_PROOF = 0.1
 # While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
 _REPORT_INTERVAL = 0.25
 
+# Seconds for which refused logins are put up with in the middle of a failover, and between two of them.
+_LOGIN_PATIENCE = 15.0
+_LOGIN_PAUSE = 0.2
+
 _DESCRIPTIONS = {
     "network": "lost",
     "read_only": "to a host that no longer takes writes",
@@ -55,25 +61,29 @@ _DESCRIPTIONS = {
 
 
 class FailoverV2Plugin(Plugin):
-    """Failover of one connection. `leaves_demoted`: a connection that wants a writer leaves a host that is the writer no longer."""
+    """Failover of one connection. `policy`: which hosts it may end up on; by default what `failover_mode` and the endpoint say.
+    `leaves_demoted`: a connection that wants a writer leaves a host that is the writer no longer."""
 
     reads_shared_state = True
 
-    def __init__(self, service: PluginService, settings: Settings, *, enabled: bool = True, leaves_demoted: bool = True) -> None:
+    def __init__(
+        self,
+        service: PluginService,
+        settings: Settings,
+        *,
+        policy: Policy | None = None,
+        enabled: bool = True,
+        leaves_demoted: bool = True,
+    ) -> None:
         self._service = service
         self._driver = service.driver_dialect
         self._settings = settings
-        mode = settings["failover_mode"]
         kind = service.known_cluster.endpoint_kind
-        if mode is not None:
-            self.mode = FailoverMode(mode)
-        elif kind is EndpointKind.READER_CLUSTER:
-            self.mode = FailoverMode.READER_OR_WRITER
-        else:
-            self.mode = FailoverMode.STRICT_WRITER
-        self._leaves_demoted = leaves_demoted and self.mode is FailoverMode.STRICT_WRITER
-        # A proxy chooses the host itself, and there is nowhere to go from an endpoint that is not one TCP host.
-        self._enabled = enabled and service.watch is not None and kind is not EndpointKind.PROXY
+        usual = FailoverMode.READER_OR_WRITER if kind is EndpointKind.READER_CLUSTER else FailoverMode.STRICT_WRITER
+        self.policy = policy or Policy.always(FailoverMode(settings["failover_mode"] or usual))
+        self._leaves_demoted = leaves_demoted
+        # There is nowhere to go from an endpoint that is not one TCP host.
+        self._enabled = enabled and service.watch is not None
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -98,6 +108,8 @@ class FailoverV2Plugin(Plugin):
             return connect_func()
         except Exception as error:
             if not self._settings["enable_connect_failover"] or self._driver.classify(error) is not ErrorKind.NETWORK:
+                raise
+            if has_obstacle(self._service, error):
                 raise
             if not any(view.topology.hosts for view in self._service.views):
                 raise  # nothing else is known
@@ -124,7 +136,7 @@ class FailoverV2Plugin(Plugin):
         if physical is None or physical.handle is None or not self._enabled:
             return
         cause = self._cause_to_leave(connection, physical)
-        if cause is None:
+        if cause is None or is_in_vain(self._service):
             return
         in_transaction = self._driver.is_in_transaction(connection)
         if in_transaction and cause == "superseded":
@@ -140,7 +152,7 @@ class FailoverV2Plugin(Plugin):
         cluster = self._service.cluster
         if cluster is None:
             return None
-        if self._leaves_demoted and is_superseded(handle, cluster):
+        if is_superseded(handle, cluster) and self._insists_on_writer(physical):
             return "superseded"
         evidence = cluster.health.get(handle.key)
         if evidence is not None and evidence.is_failing and handle.is_severed():
@@ -163,11 +175,20 @@ class FailoverV2Plugin(Plugin):
             return
         # What the application's own handler says is not second-guessed.
         is_certain = self._driver.is_overruled(error)
-        if kind is ErrorKind.READ_ONLY and self._leaves_demoted:
-            if is_certain or self._is_demoted(connection, physical):
+        if kind is ErrorKind.READ_ONLY and self._insists_on_writer(physical):
+            if (is_certain or self._is_demoted(connection, physical)) and not has_obstacle(self._service, error):
                 self._fail_over("read_only", in_transaction, outcome, error)
-        elif kind is ErrorKind.NETWORK and (is_certain or self._is_lost(connection, physical, error)):
+        elif (
+            kind is ErrorKind.NETWORK
+            and (is_certain or self._is_lost(connection, physical, error))
+            and not has_obstacle(self._service, error)
+        ):
             self._fail_over("network", in_transaction, outcome, error)
+
+    def _insists_on_writer(self, physical: Physical) -> bool:
+        """Whether a connection that is where this one is has no business on any other host than the writer."""
+        region = region_of(physical.host_info.key, self._service.views)
+        return self._leaves_demoted and self.policy.mode(region) is FailoverMode.STRICT_WRITER
 
     def _is_lost(self, connection: Any, physical: Physical, error: Exception) -> bool:
         """Whether a network error is about this connection: a function such as dblink may raise one of its own."""
@@ -197,7 +218,7 @@ class FailoverV2Plugin(Plugin):
     def _plan(self, now: float) -> Plan:
         timeout = self._settings["failover_timeout_sec"]
         direct_after = DIRECT_AFTER if self._service.client.is_live else 0.0
-        return Plan(self.mode, since=now, started=now, deadline=now + timeout, direct_after=direct_after)
+        return Plan(self.policy, since=now, started=now, deadline=now + timeout, direct_after=direct_after)
 
     def _fail_over(self, cause: str, in_transaction: bool, outcome: Outcome, error: BaseException | None) -> None:
         """Replace the connection and raise what the application must know."""
@@ -208,7 +229,7 @@ class FailoverV2Plugin(Plugin):
         assert physical is not None
         lost = physical.host_info
         was = _DESCRIPTIONS[cause]
-        logger.info("connection to %s is %s; looking for another host (%s)", lost, was, self.mode.value)
+        logger.info("connection to %s is %s; looking for another host (%s)", lost, was, self.policy)
         service.report(physical, cause if cause != "superseded" else "network")
         service.discard(old)
         host = self._switch(self._plan(now), lost.key, error, outcome)
@@ -255,6 +276,7 @@ class FailoverV2Plugin(Plugin):
         service = self._service
         reported_at = plan.started
         admission = self._admission_delay(lost)
+        refused_at: float | None = None
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
@@ -272,10 +294,15 @@ class FailoverV2Plugin(Plugin):
                 except Exception as attempt_error:
                     kind = self._driver.classify(attempt_error)
                     if kind is ErrorKind.LOGIN:
-                        raise
+                        # RDS refuses logins to an instance that is being rebooted or promoted.
+                        refused_at = refused_at or time.monotonic()
+                        if time.monotonic() + _LOGIN_PAUSE > min(refused_at + _LOGIN_PATIENCE, plan.deadline):
+                            raise
+                        time.sleep(_LOGIN_PAUSE)
                     logger.info("failover: %s was no success: %s", candidate.key, attempt_error)
                     plan = plan.failed_at(candidate.key, time.monotonic())
-                    self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
+                    if kind is not ErrorKind.LOGIN:
+                        self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
                 continue
             if isinstance(step, Wait):
                 if step.search:

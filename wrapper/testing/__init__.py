@@ -1,7 +1,8 @@
 """A local Aurora made of real servers, for tests, demonstrations and development: no AWS, no containers, no DNS, no root.
 
 `LocalAurora` starts one from Python, `python -m wrapper.testing up` from a shell, and the pytest fixtures `aurora_lab` and `aurora`
-from tests. `FaultProxy` stands in front of any TCP server and plays network faults. See docs/lab.md.
+from tests; `LocalGlobalDatabase` starts one over two regions. `FaultProxy` stands in front of any TCP server and plays network
+faults. See docs/lab.md.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from wrapper.testing.client import FailoverReport, Instance, LabClient
     from wrapper.testing.errors import LabError
     from wrapper.testing.fault_proxy import FaultProxy
+    from wrapper.testing.global_database import LocalGlobalDatabase
     from wrapper.testing.local import LocalAurora
 
 _HOMES = {
@@ -22,6 +24,7 @@ _HOMES = {
     "LabClient": "wrapper.testing.client",
     "LabError": "wrapper.testing.errors",
     "LocalAurora": "wrapper.testing.local",
+    "LocalGlobalDatabase": "wrapper.testing.global_database",
 }
 
 
@@ -31,4 +34,4 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_HOMES[name]), name)
 
 
-__all__ = ["FailoverReport", "FaultProxy", "Instance", "LabClient", "LabError", "LocalAurora"]
+__all__ = ["FailoverReport", "FaultProxy", "Instance", "LabClient", "LabError", "LocalAurora", "LocalGlobalDatabase"]

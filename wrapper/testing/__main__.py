@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from wrapper.testing import LabClient, LabError, LocalAurora
+from wrapper.testing import LabClient, LabError, LocalAurora, LocalGlobalDatabase
 from wrapper.testing.options import ENGINES, FLAVORS
 
 _ON_INSTANCE = {
@@ -23,6 +23,12 @@ _ON_INSTANCE = {
     "start": "start an instance again",
     "rejoin": "make a former writer that was resumed a reader",
     "drop-sessions": "end every client session of an instance",
+}
+_ON_REGION = {
+    "switchover": "move the writer to another region, without loss",
+    "kill-region": "SIGKILL every instance of a region",
+    "fail-over-region": "kill the writer's region and promote in another one; the lost region is detached",
+    "rejoin-region": "make a region part of the database again",
 }
 _SWITCHES = {
     "refuse-logins": "have an instance refuse logins (28000; MySQL error 1045)",
@@ -54,10 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--instances", type=int, default=3)
     up.add_argument("--engine", choices=ENGINES, help=f"default: {ENGINES[0]}")
     up.add_argument("--flavor", choices=tuple(FLAVORS), help="default: the engine's Aurora")
+    up.add_argument("--regions", metavar="REGION,REGION", help="a Global Database over these, --instances in each")
     up.add_argument("--promote-delay", type=float, default=0.0, help="seconds from a failover's start to the promotion")
     up.add_argument("--dns-delay", type=float, default=0.0, help="seconds until the writer endpoint follows")
     up.add_argument("--keep-sessions", action="store_true", help="do not end the sessions of a promoted instance")
     up.add_argument("--synchronous", action="store_true", help="acknowledge commits only when a reader has them")
+    up.add_argument("--tls", action="store_true", help="offer TLS, with a certificate of the lab's own authority")
     up.add_argument("--address-names", action="store_true", help="call instances by their address")
     for name, text in _ON_INSTANCE.items():
         command = commands.add_parser(name, parents=[common], help=text)
@@ -68,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--off", action="store_true", help="undo it")
     failover = commands.add_parser("failover", parents=[common], help="move the writer to another instance")
     failover.add_argument("target", nargs="?", help="the new writer (default: the most advanced reader)")
+    for name, text in _ON_REGION.items():
+        command = commands.add_parser(name, parents=[common], help=text)
+        command.add_argument("region", help="the name of a region of a Global Database")
+    upgrade = commands.add_parser("upgrade", parents=[common], help="restart the readers one by one, then move the writer")
+    upgrade.add_argument("--pause", type=float, default=0.0, help="seconds that each reader is down")
     status = commands.add_parser("status", parents=[common], help="show every instance")
     status.add_argument("--json", action="store_true")
     commands.add_parser("env", parents=[common], help="print what to export for programs that use the lab")
@@ -79,16 +92,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace) -> None:
-    with LocalAurora(
+    kind = LocalGlobalDatabase if options.regions else LocalAurora
+    regions = {"regions": options.regions.split(",")} if options.regions else {}
+    with kind(
         options.instances,
-        options.flavor,
+        flavor=options.flavor,
         engine=options.engine,
         promote_delay=options.promote_delay,
         dns_delay=options.dns_delay,
         drop_sessions=not options.keep_sessions,
         synchronous=options.synchronous,
         address_names=options.address_names,
+        tls=options.tls,
         directory=options.directory,
+        **regions,
     ) as lab:
         for name, value in _environment(lab).items():
             print(f"export {name}={shlex.quote(value)}")
@@ -146,10 +163,17 @@ def _failover(options: argparse.Namespace) -> None:
     print(f"{report.old_writer} -> {report.new_writer}, promoted after {report.timings['promoted'] * 1000:.0f} ms")
 
 
+def _upgrade(options: argparse.Namespace) -> None:
+    report = LabClient(options.directory).upgrade(pause=options.pause)
+    print(f"{report.old_writer} -> {report.new_writer}, {report.timings['without_writer'] * 1000:.0f} ms without a writer")
+
+
 def _simple(options: argparse.Namespace) -> None:
     arguments: dict[str, Any] = {}
     if "instance" in options:
         arguments["name"] = options.instance
+    if "region" in options:
+        arguments["region"] = options.region
     if "off" in options:
         arguments["on"] = not options.off
     LabClient(options.directory).request(options.command.replace("-", "_"), **arguments)
@@ -165,7 +189,7 @@ def _down(options: argparse.Namespace) -> None:
         time.sleep(0.02)
 
 
-_COMMANDS = {"up": _up, "status": _status, "env": _env, "exec": _exec, "failover": _failover, "down": _down}
+_COMMANDS = {"up": _up, "status": _status, "env": _env, "exec": _exec, "failover": _failover, "upgrade": _upgrade, "down": _down}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -29,12 +29,14 @@ class Instance:
 
 @dataclass(frozen=True)
 class FailoverReport:
-    """What a failover did. `timings`: seconds from its start. `at`: when the new writer was published (CLOCK_MONOTONIC)."""
+    """What a failover did. `timings`: seconds from its start; `without_writer`, where the lab itself ended the old one: how long
+    there was none. `at`: when the new writer was published, `promoted_at`: from when it took writes (CLOCK_MONOTONIC)."""
 
     old_writer: str
     new_writer: str
     timings: dict[str, float]
     at: float
+    promoted_at: float
 
 
 class LabClient:
@@ -128,6 +130,13 @@ class LabClient:
     def hosts_file(self) -> str:
         return str(self.facts["hosts_file"])
 
+    @property
+    def certificate_authority(self) -> str:
+        """The file by which clients verify the servers' certificate. Raises `LabError` without `tls`."""
+        if self.facts["authority"] is None:
+            raise LabError("the lab has no certificates: start it with tls=True")
+        return str(self.facts["authority"])
+
     def environment(self) -> dict[str, str]:
         """What the environment of processes that use the lab's names must have."""
         return {HOSTS_FILE_VARIABLE: self.hosts_file}
@@ -220,6 +229,11 @@ class LabClient:
         """Have a reader promoted `delay` seconds from now; returns at once."""
         self.request("promote_later", delay=delay, target=target, rejoin=rejoin, drop_sessions=drop_sessions)
 
+    def upgrade(self, *, pause: float = 0.0) -> FailoverReport:
+        """Play the minor upgrade of an RDS Multi-AZ DB cluster: the readers restart one after the other, each being down for
+        `pause` seconds, then the writer moves to one of them and the old one restarts as a reader. Returns when all is done."""
+        return FailoverReport(**self.request("upgrade", pause=pause))
+
     def wait_for_promotion(self, timeout: float = 30.0) -> FailoverReport:
         """Wait until a promotion that was scheduled has happened; return its report."""
         deadline = time.monotonic() + timeout
@@ -243,6 +257,10 @@ class LabClient:
     def drop_sessions(self, instance: str) -> int:
         """End every client session of an instance; return how many there were."""
         return int(self.request("drop_sessions", name=instance))
+
+    def expire_certificate(self, on: bool = True) -> None:
+        """Have the servers show new sessions a certificate that has expired (with `tls`); sessions that exist stay."""
+        self.request("expire_certificate", on=on)
 
     def status(self) -> dict[str, Any]:
         """Return the state of every instance."""

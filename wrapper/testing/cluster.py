@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wrapper.testing.addresses import free_network
+from wrapper.testing.certificates import Certificates
 from wrapper.testing.engine import DATABASE, USER, make_engine
 from wrapper.testing.errors import LabError
 from wrapper.testing.options import Options
@@ -56,10 +57,16 @@ class Cluster:
         offset = self.engine.direct_offset
         used = {number + there for number in numbers for there in (0, offset)}
         prefix, self.port = free_network(used, self.engine.usual_port, self.engine.other_ports)
-        self.pattern = f"{prefix}.?" if options.address_names else f"?.{self.hash}.{options.suffix}"
+        self.pattern = f"{prefix}.?" if options.address_names else self._full_name("?")
         self.instances: dict[str, Instance] = {}
+        addresses = [f"{prefix}.{number}" for number in sorted(used)]
+        names = [self.pattern.replace("?", _identity(options, number)) for number in numbers]
+        self._has_expired = False
+        if options.tls:
+            endpoints = {*addresses, *names, self.writer_endpoint, self.reader_endpoint}
+            self.engine.certificates = Certificates(self.directory / "tls", sorted(endpoints))
         for number in numbers:
-            identity = str(number) if options.address_names else f"instance-{number}"
+            identity = _identity(options, number)
             server = self.engine.make_server(identity, f"{prefix}.{number}", self.port, f"{prefix}.{number + offset}")
             self.instances[identity] = Instance(identity, self.pattern.replace("?", identity), server)
         self.writer_id = next(iter(self.instances))
@@ -98,6 +105,7 @@ class Cluster:
             "writer_endpoint": self.writer.address if by_address else self.writer_endpoint,
             "reader_endpoint": self.readers()[0].address if by_address and self.readers() else self.reader_endpoint,
             "hosts_file": str(self.hosts_file),
+            "authority": str(self.engine.certificates.authority) if self.engine.certificates is not None else None,
             "address_names": by_address,
             "instances": [
                 {
@@ -140,6 +148,13 @@ class Cluster:
         """All instances but the writer."""
         return [instance for instance in self.instances.values() if instance.id != self.writer_id]
 
+    def heirs(self) -> list[Instance]:
+        """Who may become the writer when nobody is named."""
+        return self.readers()
+
+    def mend(self) -> None:
+        """Forget what is special about instances, as the first part of a reset."""
+
     def resolve(self, name: str) -> Instance:
         """Return the instance called `name`; `writer` and `reader` name one by its role."""
         if name == "writer":
@@ -176,7 +191,15 @@ class Cluster:
         for instance in self.instances.values():
             if instance.is_usable:
                 instance.seen_at = now
+        is_multi_az = self.options.family == "multi-az"
+        resource_id = self.engine.resource_id
         view = {
+            "source": resource_id(self.writer_id) if is_multi_az else None,
+            "topology": [
+                {"id": resource_id(instance.id), "endpoint": self._full_name(instance.id), "port": self.port}
+                for instance in self.instances.values()
+                if is_multi_az
+            ],
             "instances": [
                 {
                     "id": instance.id,
@@ -186,19 +209,27 @@ class Cluster:
                     "updated_at": instance.seen_at or now,
                 }
                 for instance in self.instances.values()
-            ]
+            ],
         }
         for instance in self.instances.values():
             if not instance.server.is_hung and not instance.is_stale:
-                _replace(instance.server.view_file, json.dumps(view))
+                replace_file(instance.server.view_file, json.dumps(self.seen_by(instance, view)))
         self._write_hosts()
+
+    def seen_by(self, instance: Instance, view: dict[str, Any]) -> dict[str, Any]:
+        """What an instance knows of the cluster, given all there is."""
+        return view
+
+    def _full_name(self, identity: str) -> str:
+        """An instance's name in the domain, also where it is called by its address."""
+        return f"{identity}.{self.hash}.{self.options.suffix}"
 
     def _write_hosts(self) -> None:
         readers = [reader for reader in self.readers() if reader.server.is_running] or [self.writer]
         lines = [f"{instance.address} {instance.endpoint}" for instance in self.instances.values()]
         lines.append(f"{self.instances[self.named_writer_id].address} {self.writer_endpoint}")
         lines.append(f"{readers[0].address} {self.reader_endpoint}")
-        _replace(self.hosts_file, "\n".join(lines) + "\n")
+        replace_file(self.hosts_file, "\n".join(lines) + "\n")
 
     def flip_name(self) -> None:
         """Have the writer endpoint's name lead to the writer."""
@@ -240,6 +271,17 @@ class Cluster:
         elif not server.is_full:
             server.occupy(self.options.max_connections)
 
+    def expire_certificate(self, on: bool = True) -> None:
+        """Have the servers show new sessions a certificate that expired yesterday; or not."""
+        if self.engine.certificates is None:
+            raise LabError("the lab has no certificates: start it with tls=True")
+        if self._has_expired is not on:
+            self._has_expired = on
+            self.engine.certificates.sign(expired=on)
+            for instance in self.instances.values():
+                if instance.server.is_responsive:
+                    instance.server.renew_certificate()
+
     def drop_sessions(self, name: str) -> int:
         """End every client session of an instance; return how many there were, when they are gone."""
         return self._responsive(name).drop_sessions()
@@ -251,7 +293,11 @@ class Cluster:
         return server
 
 
-def _replace(path: Path, text: str) -> None:
+def _identity(options: Options, number: int) -> str:
+    return str(number) if options.address_names else f"instance-{number}"
+
+
+def replace_file(path: Path, text: str) -> None:
     """Replace a file in one step; readable by the servers' account."""
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")

@@ -26,6 +26,7 @@ from wrapper.testing import failover
 from wrapper.testing.client import SOCKET
 from wrapper.testing.cluster import Cluster
 from wrapper.testing.errors import LabError
+from wrapper.testing.global_cluster import GlobalCluster
 from wrapper.testing.options import Options
 from wrapper.testing.processes import reap_orphans
 
@@ -41,7 +42,7 @@ class Controller:
 
     def __init__(self, options: Options, owner: int) -> None:
         self.owner = owner
-        self.cluster = Cluster(options)
+        self.cluster = GlobalCluster(options) if options.regions else Cluster(options)
         self.options = options
         self.directory = Path(options.directory)
         self._selector = selectors.DefaultSelector()
@@ -139,12 +140,22 @@ class Controller:
             "refuse_logins": cluster.refuse_logins,
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,
+            "expire_certificate": cluster.expire_certificate,
             "failover": self._fail_over,
             "promote_later": self._promote_later,
+            "upgrade": self._upgrade,
             "promotions": lambda: self._promotions,
             "reset": self._reset,
             "down": self._down,
         }
+        if isinstance(cluster, GlobalCluster):
+            plain |= {
+                "switchover": lambda region: self._fail_over(cluster.best_in(region).id),
+                "kill_region": cluster.kill_region,
+                "fail_over_region": self._fail_over_region,
+                "rejoin_region": lambda region: failover.rejoin_all(cluster, cluster.attach(region)),
+                "start": lambda name: None if cluster.start_apart(name) else failover.start(cluster, name),
+            }
         if command not in plain:
             raise LabError(f"unknown command {command!r}: expected one of {', '.join(plain)}")
         return plain[command](**arguments)
@@ -171,13 +182,38 @@ class Controller:
         drop_sessions: bool | None = None,
     ) -> Lasting:
         """End the writer and, after the delay, promote; returns when it has moved (and the old one has joined, if it can)."""
-        failover.end_writer(self.cluster, target)
+        ended_at = failover.end_writer(self.cluster, target)
         delay = self.options.promote_delay if promote_delay is None else promote_delay
         if delay:
             yield delay
         report = self._promote(target, drop_sessions)
+        report["timings"]["without_writer"] = report["promoted_at"] - ended_at
         self._settle(rejoin)
         return report
+
+    def _fail_over_region(self, region: str | None = None, detach: bool = True, promote_delay: float | None = None) -> Lasting:
+        """End what runs in the writer's region and promote in another one; what hangs stays as it is."""
+        assert isinstance(self.cluster, GlobalCluster)
+        cluster, lost = self.cluster, self.cluster.region
+        target = cluster.best_in(region or cluster.other_region())
+        cluster.kill_region(lost)
+        delay = self.options.promote_delay if promote_delay is None else promote_delay
+        if delay:
+            yield delay
+        if detach:
+            cluster.detach(lost)
+        report = self._promote(target.id, None)
+        self._settle(rejoin=False)
+        return report
+
+    def _upgrade(self, pause: float = 0.0) -> Lasting:
+        """Restart every instance, the readers first, one after the other; then move the writer and restart the old one."""
+        for reader in self.cluster.readers():
+            failover.stop(self.cluster, reader.id)
+            yield pause
+            failover.start(self.cluster, reader.id)
+            yield 0.0
+        return (yield from self._fail_over())
 
     def _promote(self, target: str | None, drop_sessions: bool | None) -> dict[str, Any]:
         report = failover.promote(self.cluster, target, drop_sessions)

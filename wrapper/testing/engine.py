@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
+from wrapper.testing.certificates import Certificates
 from wrapper.testing.errors import LabError
 from wrapper.testing.options import Options
 from wrapper.testing.server import Server
@@ -25,6 +26,9 @@ class Engine(ABC):
     # What is added to the last number of an instance's address for the server itself, if something stands in front of it.
     direct_offset: int = 0
 
+    # The servers' certificate, from before they are made; None for servers without TLS.
+    certificates: Certificates | None = None
+
     def __init__(self, options: Options, password: str, superuser_password: str) -> None:
         self.options = options
         self.directory = Path(options.directory)
@@ -34,6 +38,10 @@ class Engine(ABC):
     def admin_port(self, port: int) -> int:
         """Where the superuser connects, given the port that applications use."""
         return port
+
+    @abstractmethod
+    def resource_id(self, identity: str) -> str | int:
+        """By what an RDS Multi-AZ DB cluster calls the instance."""
 
     @abstractmethod
     def make_server(self, identity: str, address: str, port: int, direct_address: str) -> Server:

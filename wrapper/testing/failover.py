@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from wrapper.testing.cluster import Cluster, Instance
@@ -12,14 +13,17 @@ from wrapper.testing.errors import LabError
 _PATIENCE = 3.0
 
 
-def end_writer(cluster: Cluster, target: str | None) -> None:
-    """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone."""
+def end_writer(cluster: Cluster, target: str | None) -> float:
+    """Shut the writer down, as the beginning of a failover; one that hangs or is down already is left alone. Returns the moment
+    from which there is none (CLOCK_MONOTONIC)."""
     server = cluster.writer.server
     _candidate(cluster, target)  # that nobody can follow is an error now, not when the writer is gone
+    ended_at = time.monotonic()
     if server.is_responsive:
         # An orderly shutdown waits for every reader, so one that hangs would hold it up.
         server.stop(patience=0.05 if any(reader.server.is_hung for reader in cluster.readers()) else 3.0)
         cluster.publish()
+    return ended_at
 
 
 def promote(cluster: Cluster, target: str | None = None, drop_sessions: bool | None = None) -> dict[str, Any]:
@@ -27,12 +31,13 @@ def promote(cluster: Cluster, target: str | None = None, drop_sessions: bool | N
     started = time.monotonic()
     new, old = _candidate(cluster, target), cluster.writer
     drop = cluster.options.drop_sessions if drop_sessions is None else drop_sessions
-    timings = {"promoted": new.server.promote(drop_sessions=drop) - started}
+    promoted_at = new.server.promote(drop_sessions=drop)
+    timings = {"promoted": promoted_at - started}
     cluster.writer_id = new.id
     old.is_stale = old.server.is_hung
     cluster.publish()
     timings["published"] = time.monotonic() - started
-    return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "timings": timings}
+    return {"old_writer": old.id, "new_writer": new.id, "at": time.monotonic(), "promoted_at": promoted_at, "timings": timings}
 
 
 def repoint(cluster: Cluster) -> None:
@@ -50,10 +55,16 @@ def _candidate(cluster: Cluster, target: str | None) -> Instance:
         if not instance.is_usable:
             raise LabError(f"{instance.id} cannot be promoted: it does not run as a reader; start or rejoin it first")
         return instance
-    usable = [reader for reader in cluster.readers() if reader.is_usable]
+    usable = [reader for reader in cluster.heirs() if reader.is_usable]
     if not usable:
         raise LabError("no reader is running: nobody can be promoted")
     return max(usable, key=lambda reader: (reader.server.position(), reader.id))
+
+
+def stop(cluster: Cluster, name: str) -> None:
+    """Shut an instance down in order, and have the cluster know it."""
+    cluster.stop(name)
+    cluster.publish()
 
 
 def start(cluster: Cluster, name: str) -> None:
@@ -74,6 +85,12 @@ def rejoin(cluster: Cluster, name: str) -> None:
     cluster.publish()
 
 
+def rejoin_all(cluster: Cluster, instances: Iterable[Instance]) -> None:
+    """Make several instances proper readers."""
+    for instance in instances:
+        rejoin(cluster, instance.id)
+
+
 def rejoin_old_writers(cluster: Cluster) -> None:
     """Have every former writer that is down, or still up in its old role, join as a reader; hung ones stay hung."""
     for instance in cluster.readers():
@@ -84,6 +101,7 @@ def rejoin_old_writers(cluster: Cluster) -> None:
 
 def reset(cluster: Cluster) -> None:
     """Undo every fault: one writer, all others replicating from it."""
+    cluster.mend()
     for instance in cluster.instances.values():
         server = instance.server
         if server.is_hung and not instance.is_stale:
@@ -94,12 +112,18 @@ def reset(cluster: Cluster) -> None:
     writer = cluster.writer.server
     if not writer.is_running:
         _start(cluster, cluster.writer)
+    for reader in cluster.readers():
+        # A promotion that was undone before it was over has left them with the writer that was.
+        if reader.is_usable and not reader.server.was_writer and reader.server.source is not writer:
+            reader.server.follow(writer)
     following = writer.followers([reader.server for reader in cluster.readers() if reader.is_usable])
     for reader in cluster.readers():
         if reader.is_stale or not reader.server.is_running:
             _start(cluster, reader)
         elif reader.id not in following:
             _ensure_following(cluster, reader)
+    if cluster.engine.certificates is not None:
+        cluster.expire_certificate(False)
     cluster.flip_name()
     cluster.publish()
 

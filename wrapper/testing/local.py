@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,7 +35,8 @@ class LocalAurora(LabClient):
     for `failover` and `promote_later`. `drop_sessions`: end the sessions of a promoted instance, as Aurora's restart does.
     `synchronous`: acknowledge commits only when a reader has them, so that no failover loses one. `dns_delay`: seconds until the
     writer endpoint's name follows. `address_names`: call the instances by the last number of their address, so that drivers which
-    know nothing of the lab's names reach them.
+    know nothing of the lab's names reach them. `tls`: the servers offer TLS, with a certificate for all their names and addresses
+    by an authority of the lab's own (`certificate_authority`). `regions`: for a Global Database, see `LocalGlobalDatabase`.
 
     Raises `LabError` when it cannot start.
     """
@@ -52,6 +54,8 @@ class LocalAurora(LabClient):
         max_connections: int = 200,
         address_names: bool = False,
         suffix: str = "local-1.rds.test",
+        tls: bool = False,
+        regions: Sequence[str] = (),
         directory: str | Path | None = None,
     ) -> None:
         sweep()
@@ -76,6 +80,8 @@ class LocalAurora(LabClient):
             max_connections,
             address_names,
             suffix,
+            tls,
+            tuple(regions),
         )
         self._process: subprocess.Popen[str] | None = None
         self._owner = os.getpid()

@@ -75,6 +75,10 @@ class Server(ABC):
         """Tell a server that was resumed what it did not hear while it hung."""
 
     @abstractmethod
+    def renew_certificate(self) -> None:
+        """Show new sessions the certificate that is in its file now."""
+
+    @abstractmethod
     def convert(self, source: Server) -> None:
         """Make the data of a former writer that is down fit to follow `source`. What nobody else had is lost, as on Aurora."""
 

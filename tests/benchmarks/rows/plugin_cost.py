@@ -35,7 +35,9 @@ def _measure(stage: Stage, plugins: str, turns: dict[str, tuple[int, int]]) -> F
     is_mysql = stage.side.driver.engine is MYSQL
     # mysql-connector-python takes no address beside the name.
     by_name = {} if is_mysql else {"connect by name": {**stage.login(hostaddr=stage.lab.writer.address), "host": _CLUSTER}}
-    child = stage.start("plugin_cost", direct=True, turns=turns, by_name=by_name, parameters={"plugins": plugins})
+    needed = {"failover_home_region": "us-east-1", "cluster_instance_host_pattern": stage.lab.instance_host_pattern}
+    parameters = {"plugins": plugins, **(needed if plugins == "gdb_failover" else {})}
+    child = stage.start("plugin_cost", direct=True, turns=turns, by_name=by_name, parameters=parameters)
     child.expect("ready", timeout=20)
     if plugins:
         # Without the layer in front, a server of an Aurora MySQL is the only one that anybody knows.

@@ -50,6 +50,24 @@ def test_a_server_that_is_not_aurora(aurora_mysql: LocalAurora, use_pure: bool) 
             assert len(service.all_hosts) == 1
 
 
+def questions(connection: Any) -> int:
+    """How many statements the server has had in this session, this one included."""
+    cursor = connection.cursor()
+    cursor.execute("SHOW SESSION STATUS LIKE 'Questions'")
+    ((_, number),) = cursor.fetchall()
+    return int(number)
+
+
+@pytest.mark.parametrize("is_aurora", [True, False], ids=["aurora", "mariadb"])
+def test_the_first_connect_of_a_process_costs_two_round_trips(
+    aurora_mysql: LocalAurora, connect: Connect, raw: Connect, is_aurora: bool
+) -> None:
+    host = {} if is_aurora else {"host": aurora_mysql.writer.direct_address}
+    alone = questions(raw(**host))
+    assert questions(connect(aurora_mysql.writer.id, **host)) == alone + 2
+    assert questions(connect(aurora_mysql.writer.id, **host)) == alone
+
+
 def test_it_is_the_drivers_connection_to_whoever_asks(connect: Connect, use_pure: bool) -> None:
     connection = connect()
     kind = MySQLConnection if use_pure else mysql.connector.CMySQLConnection

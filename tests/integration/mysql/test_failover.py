@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mysql.connector
+import mysql.connector.connection_cext
 import pytest
 
 from wrapper import errors
@@ -22,6 +23,9 @@ def replace_writer(lab: LocalAurora) -> str:
     lab.promote_later(target=target.id, delay=0.1)
     return target.id
 
+
+# What the C extension's own functions raise is no `mysql.connector.Error`.
+LIBRARY_ERROR: type[Exception] = vars(mysql.connector.connection_cext)["MySQLInterfaceError"]
 
 KINDS: dict[str, dict[str, bool]] = {
     "default": {},
@@ -72,6 +76,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "cursor": lambda connection: connection.cursor(),
     "start_transaction": lambda connection: connection.start_transaction(),
     "ping": lambda connection: connection.ping(),
+    "autocommit": lambda connection: setattr(connection, "autocommit", False),
+    "reset_session": lambda connection: connection.reset_session(),
     "sql_mode": lambda connection: setattr(connection, "sql_mode", ""),
     "time_zone": lambda connection: setattr(connection, "time_zone", "+01:00"),
     "database": lambda connection: setattr(connection, "database", "app"),
@@ -88,18 +94,31 @@ def test_another_call_that_meets_a_dead_writer(aurora_mysql: LocalAurora, connec
     assert one(connection, "SELECT @@aurora_server_id") == new
 
 
-def test_autocommit_holds_whoever_notices_the_dead_writer(aurora_mysql: LocalAurora, connect: Connect) -> None:
-    """The C extension does not: it sets the switch, hears nothing, and raises nothing."""
+LEFT_TO_THE_GUARD: dict[str, Callable[[Any], Any]] = {
+    "cmd_query": lambda connection: connection.cmd_query("SELECT 1"),
+    "cmd_statistics": lambda connection: connection.cmd_statistics(),
+    "cmd_stmt_prepare": lambda connection: connection.cmd_stmt_prepare(b"SELECT ?"),
+    "info_query": lambda connection: connection.info_query("SELECT 1"),
+    "set_charset_collation": lambda connection: connection.set_charset_collation("utf8mb4", "utf8mb4_bin"),
+    "time_zone": lambda connection: connection.time_zone,
+}
+
+
+@pytest.mark.parametrize("call", LEFT_TO_THE_GUARD.values(), ids=LEFT_TO_THE_GUARD)
+def test_what_the_guard_alone_sees_is_made_good_by_the_next_call(
+    aurora_mysql: LocalAurora, connect: Connect, call: Callable[[Any], Any]
+) -> None:
     connection = connect()
-    replace_writer(aurora_mysql)
-    try:
-        connection.autocommit = False
-    except errors.FailoverSuccessError:
-        connection.autocommit = False
-    else:
-        with pytest.raises(errors.FailoverSuccessError):
-            connection.ping()
-    assert one(connection, "SELECT @@autocommit") == 0
+    aurora_mysql.kill(aurora_mysql.writer.id)
+    with pytest.raises((mysql.connector.Error, LIBRARY_ERROR)) as first:
+        call(connection)
+    assert not stands_for(first.value, errors.FailoverError)
+    (target, *_) = aurora_mysql.readers
+    aurora_mysql.promote_later(target=target.id, delay=0.0)
+    with pytest.raises(errors.FailoverSuccessError) as caught:
+        connection.cursor().execute("SELECT 2")
+    assert caught.value.outcome == "not_sent"
+    assert one(connection, "SELECT @@aurora_server_id") == target.id
 
 
 def test_several_statements_in_one_call(aurora_mysql: LocalAurora, connect: Connect, table: str) -> None:

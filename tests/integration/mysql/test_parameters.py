@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from typing import Any
 
@@ -61,11 +63,30 @@ def test_asynchronous_connections_and_the_drivers_pools_are_refused() -> None:
         AwsWrapperConnection.connect(pool.get_connection, **NOWHERE)
 
 
-def test_an_extension_that_cannot_be_loaded_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mysql.connector, "HAVE_CEXT", False)
-    monkeypatch.setitem(sys.modules, "_mysql_connector", None)
-    with pytest.raises(AwsWrapperError, match=r"use_pure=False: the C extension .* cannot be loaded .*OpenSSL 3\.2"):
-        AwsWrapperConnection.connect(mysql.connector.connect, **NOWHERE, use_pure=False)
+WITHOUT_EXTENSION = """
+import sys
+from contextlib import suppress
+sys.modules["_mysql_connector"] = None  # as where its libraries do not fit
+import mysql.connector
+from wrapper import AwsWrapperConnection, AwsWrapperError
+arguments = {"host": "127.0.0.1", "port": 1, "user": "u", "plugins": ""}
+for use_pure in ({}, {"use_pure": True}):
+    with suppress(mysql.connector.InterfaceError):  # nobody listens there
+        AwsWrapperConnection.connect(mysql.connector.connect, **arguments, **use_pure)
+try:
+    AwsWrapperConnection.connect(mysql.connector.connect, **arguments, use_pure=False)
+except AwsWrapperError as error:
+    print(error)
+"""
+
+
+def test_an_extension_that_cannot_be_loaded_is_said_to_be_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_EXTENSION], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert re.fullmatch(
+        r"use_pure=False: the C extension .* cannot be loaded .*OpenSSL 3\.2.*use_pure=True always works\n", done.stdout
+    ), done
 
 
 @pytest.mark.parametrize("target", [mysql.connector.connect, mysql.connector.Connect], ids=["connect", "Connect"])

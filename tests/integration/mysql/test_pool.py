@@ -37,11 +37,14 @@ def test_it_is_reused_without_what_was_set(
     assert one(second, "SELECT @@autocommit") == 1
 
 
+@pytest.mark.parametrize("how", [{}, {"prepared": True}], ids=["plain", "prepared"])
+@pytest.mark.parametrize("resets", [True, False])
 def test_rows_that_nobody_fetched_are_nobodys(
-    aurora_mysql: LocalAurora, connect: Connect, pool: SqlAlchemyPooledConnectionProvider
+    aurora_mysql: LocalAurora, connect: Connect, pool: SqlAlchemyPooledConnectionProvider, resets: bool, how: dict[str, bool]
 ) -> None:
-    first = connect(aurora_mysql.writer.id, connection_provider=pool)
-    first.cursor().execute("SELECT 1 UNION SELECT 2")
+    first = connect(aurora_mysql.writer.id, connection_provider=pool, reset_session_state_on_close=resets)
+    cursor = first.cursor(**how)
+    cursor.execute("SELECT 1 UNION SELECT 2")
     first.close()
     second = connect(aurora_mysql.writer.id, connection_provider=pool)
     assert one(second, "SELECT 3") == 3

@@ -162,7 +162,7 @@ def test_labs_run_side_by_side(aurora_mysql: LocalAurora) -> None:
 
 
 def test_arguments_that_contradict_each_other_are_named() -> None:
-    with pytest.raises(LabError, match=r"flavor='pg'.*engine='mysql'.*aurora-mysql or mysql"):
+    with pytest.raises(LabError, match=r"flavor='pg'.*engine='mysql'.*aurora-mysql, multi-az-mysql, rds-mysql, mysql"):
         LocalAurora(engine="mysql", flavor="pg")
     with pytest.raises(LabError, match=r"engine='oracle'.*postgresql or mysql"):
         LocalAurora(engine="oracle")

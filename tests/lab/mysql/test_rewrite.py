@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wrapper.testing.mysql.rewrite import Commands, plain_greeting, rewrite
+from wrapper.testing.mysql.rewrite import RDS, Commands, plain_greeting, rewrite
 
 CASES = [
     ("SELECT @@aurora_server_id", "SELECT @@report_host AS `@@aurora_server_id`"),
@@ -26,6 +26,16 @@ CASES = [
     ("SELECT a FROM `INFORMATION_SCHEMA` . `Replica_Host_Status`", "SELECT a FROM mysql.replica_host_status"),
     ("SELECT '@@aurora_version', @@aurora_version", "SELECT '@@aurora_version', '3.08.0'"),
 ]
+RDS_CASES = [
+    (
+        "SELECT @@version, @@version_comment",
+        "SELECT '8.0.40' AS `@@version`, 'Source distribution' AS `@@version_comment`",
+    ),
+    ("SELECT id = @@server_id FROM mysql.rds_topology", "SELECT id = CRC32(@@report_host) FROM mysql.rds_topology"),
+    ("SHOW VARIABLES LIKE 'version'", "SELECT 'version' AS Variable_name, '8.0.40' AS Value"),
+    ("SELECT @@aurora_server_id", "SELECT @@aurora_server_id"),
+    ("SELECT VERSION(), @@version_compile_os, server_id FROM t", "SELECT VERSION(), @@version_compile_os, server_id FROM t"),
+]
 UNTOUCHED = [
     "SELECT 1",
     "SELECT '@@aurora_server_id'",
@@ -43,6 +53,18 @@ UNTOUCHED = [
 @pytest.mark.parametrize(("sql", "expected"), CASES)
 def test_names_are_replaced(sql: str, expected: str) -> None:
     assert rewrite(sql.encode()).decode() == expected
+
+
+@pytest.mark.parametrize(("sql", "expected"), RDS_CASES)
+def test_other_flavors_have_other_names(sql: str, expected: str) -> None:
+    assert rewrite(sql.encode(), RDS).decode() == expected
+
+
+def test_a_condition_sees_the_replaced_values_only() -> None:
+    sql = rewrite(b"show session variables where Variable_name IN ('version')", RDS).decode()
+    assert sql.endswith(" AS variables WHERE Variable_name IN ('version')")
+    assert "variable_name NOT IN ('version', 'version_comment', 'server_id')" in sql
+    assert "SELECT 'version', '8.0.40'" in sql
 
 
 @pytest.mark.parametrize("sql", UNTOUCHED)
@@ -87,6 +109,7 @@ def test_a_greeting_offers_neither_compression_nor_attributes() -> None:
         capabilities = low.to_bytes(2, "little") + b"\x2d\2\0" + high.to_bytes(2, "little")
         return packet(version + connection + nonce + capabilities + rest)
 
-    assert plain_greeting(greeting(0xFFFF, 0xFFFF)) == greeting(0xFFDF, 0xF3FF)
+    assert plain_greeting(greeting(0xFFFF, 0xFFFF)) == greeting(0xF7DF, 0xF3FF)
+    assert plain_greeting(greeting(0, 0), tls=True) == greeting(0x0800, 0)
     error = packet(b"\xff\x10\x04Too many connections")
     assert plain_greeting(error) == error

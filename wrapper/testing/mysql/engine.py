@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from zlib import crc32
 
 from wrapper.testing.engine import DATABASE, USER, Engine
 from wrapper.testing.errors import LabError
@@ -27,11 +28,17 @@ CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci;
 CREATE USER {USER}@'%' IDENTIFIED BY '{{password}}';
 GRANT ALL PRIVILEGES ON {DATABASE}.* TO {USER}@'%';
 """
-_AURORA = f"GRANT SELECT ON mysql.replica_host_status TO {USER}@'%';\n"
+# What a family needs beside the layer: a script, and what applications may read of it.
+_AURORA = ("replica_host_status", "aurora_global_db_status", "aurora_global_db_instance_status", "aurora_lab_tables")
+_DRESS = {
+    "aurora": ("aurora.sql", _AURORA),
+    "multi-az": ("rds_topology.sql", ("rds_topology",)),
+    "rds": ("rds_topology.sql", ("rds_topology",)),
+}
 
 
 class MySqlEngine(Engine):
-    """MariaDB with GTID replication; an Aurora flavor has a layer in front of each server."""
+    """MariaDB with GTID replication; a flavor of AWS's has a layer in front of each server."""
 
     superuser = SUPERUSER
     usual_port = 3306
@@ -39,13 +46,16 @@ class MySqlEngine(Engine):
 
     def __init__(self, options: Options, password: str, superuser_password: str) -> None:
         super().__init__(options, password, superuser_password)
-        self.direct_offset = 100 if options.is_aurora else 0
+        self.direct_offset = 100 if options.family else 0
         self._programs = find_programs()
         self._template = self.directory / "template"
         self._server_ids = itertools.count(1)
 
     def admin_port(self, port: int) -> int:
         return port + EXTRA_PORT
+
+    def resource_id(self, identity: str) -> int:
+        return crc32(identity.encode())
 
     def make_server(self, identity: str, address: str, port: int, direct_address: str) -> MySqlServer:
         settings = [f"--max-connections={self.options.max_connections}"]
@@ -54,9 +64,14 @@ class MySqlEngine(Engine):
             # writer on a new connection, for one second at most if that hangs.
             settings += ["--rpl-semi-sync-slave-enabled=1", "--rpl-semi-sync-master-timeout=1000000000"]
             settings += ["--rpl-semi-sync-slave-kill-conn-timeout=1"]
+        if self.certificates is None:
+            settings.append("--skip-ssl")
+        else:
+            settings += [f"--ssl-cert={self.certificates.certificate}", f"--ssl-key={self.certificates.key}"]
         return MySqlServer(
             self._programs, self._template, self._server_ids, self.directory / identity, identity, address, port, direct_address,
-            (self.superuser_password, self.password), tuple(settings), synchronous=self.options.synchronous,
+            (self.superuser_password, self.password), tuple(settings), self.certificates,
+            family=self.options.family, synchronous=self.options.synchronous,
         )  # fmt: skip
 
     def found(self, writer: Server, readers: list[Server]) -> None:
@@ -75,8 +90,11 @@ class MySqlEngine(Engine):
             (script,) = self._programs.scripts.glob(name)
             sql += script.read_text(encoding="utf-8")
         sql += _TEMPLATE.format(superuser_password=self.superuser_password, password=self.password)
-        if self.options.is_aurora:
-            sql += (Path(__file__).parent / "aurora.sql").read_text(encoding="utf-8") + _AURORA
+        if self.options.family:
+            folder = Path(__file__).parent
+            dress, views = _DRESS[self.options.family]
+            sql += (folder / "lab_view.sql").read_text(encoding="utf-8") + (folder / dress).read_text(encoding="utf-8")
+            sql += "".join(f"GRANT SELECT ON mysql.{view} TO {USER}@'%';\n" for view in views)
         command = [
             str(self._programs.server), "--no-defaults", "--bootstrap", *as_root(), f"--basedir={self._programs.base}",
             f"--lc-messages-dir={self._programs.scripts}", f"--datadir={self._template}", f"--tmpdir={self.directory}",

@@ -1,9 +1,10 @@
-"""The layer: a process in front of one server, which replaces the names of Aurora MySQL's own SQL and passes every other byte.
+"""The layer: a process in front of one server, which replaces the names of AWS's own SQL and passes every other byte.
 
-    python -m wrapper.testing.mysql.layer ADDRESS PORT SERVER_ADDRESS
+    python -m wrapper.testing.mysql.layer FAMILY ADDRESS PORT SERVER_ADDRESS [CERTIFICATE KEY]
 
-A process of its own, so that it dies and hangs with its server as one instance. It listens when a line comes on stdin, and says so
-by a line on stdout; after SIGTERM it listens no more and ends with its last connection.
+With a certificate it offers TLS, which ends here. A process of its own, so that it dies and hangs with its server as one
+instance. It listens when a line comes on stdin, and says so by a line on stdout; after SIGTERM it listens no more and ends with its
+last connection.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import Callable
 
-from wrapper.testing.mysql.rewrite import Commands, greeting_size, plain_greeting, refusal
+from wrapper.testing.mysql.login import SHORT_LOGIN, Login, asks_for_tls
+from wrapper.testing.mysql.rewrite import FAMILIES, Commands, Names, greeting_size, plain_greeting, refusal
 
 _BACKLOG = 512
+_READ = 1 << 16
 
 
 class _Side(asyncio.Protocol):
@@ -37,7 +41,11 @@ class _Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.other is not None and (translated := self.translate(data)):
-            self.other.transport.write(translated)
+            self.other.write(translated)
+
+    def write(self, data: bytes) -> None:
+        """Send to whoever is at this end."""
+        self.transport.write(data)
 
     def pause_writing(self) -> None:
         if self.other is not None and self.other.is_connected:
@@ -57,9 +65,12 @@ class _Client(_Side):
     """The client's end. It is not read before the server is there."""
 
     def __init__(self, layer: Layer) -> None:
-        super().__init__(Commands().feed)
+        super().__init__(Commands(layer.names).feed)
         self.layer = layer
         self._is_new = True
+        self._tls: ssl.SSLObject | None = None
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._is_secure = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -68,16 +79,55 @@ class _Client(_Side):
         self._reaching = asyncio.ensure_future(self._reach_server())  # the loop itself keeps no hold of it
 
     def data_received(self, data: bytes) -> None:
+        if self._tls is not None:
+            self._incoming.write(data)
+            self._read_tls(self._tls)
+            return
         if self._is_new:
             self._is_new = False
+            if self.layer.files and asks_for_tls(data):
+                self._start_tls(data[SHORT_LOGIN:])
+                return
             if error := refusal(data):
                 self.transport.write(error)
                 self.transport.close()
                 return
         super().data_received(data)
 
+    def write(self, data: bytes) -> None:
+        if self._tls is None:
+            self.transport.write(data)
+        else:
+            self._tls.write(data)
+            self.transport.write(self._outgoing.read())
+
+    def _start_tls(self, beginning: bytes) -> None:
+        assert self.other is not None
+        # The files are read for each session: another certificate may be in them.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.layer.files)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        login, commands = Login(), self.translate
+        self.translate = lambda data: commands(data) if login.is_over else login.to_server(data)
+        self.other.translate = login.to_client
+        self.data_received(beginning)
+
+    def _read_tls(self, tls: ssl.SSLObject) -> None:
+        try:
+            if not self._is_secure:
+                tls.do_handshake()
+                self._is_secure = True
+            while data := tls.read(_READ):
+                super().data_received(data)
+            self.transport.close()  # the client has said that it ends
+        except ssl.SSLWantReadError:
+            self.transport.write(self._outgoing.read())
+        except ssl.SSLError:  # it does not like what it saw
+            self.transport.write(self._outgoing.read())
+            self.transport.close()
+
     async def _reach_server(self) -> None:
-        server = _Side(Greeting().feed, self)
+        server = _Side(Greeting(offers_tls=bool(self.layer.files)).feed, self)
         try:
             await asyncio.get_running_loop().create_connection(lambda: server, *self.layer.server)
         except OSError:
@@ -98,8 +148,9 @@ class _Client(_Side):
 class Greeting:
     """Takes from a server's first packet what the layer cannot do; the rest passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, offers_tls: bool) -> None:
         self._pending: bytes | None = b""
+        self._offers_tls = offers_tls
 
     def feed(self, data: bytes) -> bytes:
         """Return what to send to the client."""
@@ -111,15 +162,17 @@ class Greeting:
             self._pending = data
             return b""
         self._pending = None
-        return plain_greeting(data[:size]) + data[size:]
+        return plain_greeting(data[:size], tls=self._offers_tls) + data[size:]
 
 
 class Layer:
-    """Listens at `address` and reaches the server at `server`."""
+    """Listens at `address` and reaches the server at `server`. `files`: certificate and key, if it offers TLS."""
 
-    def __init__(self, address: tuple[str, int], server: tuple[str, int]) -> None:
+    def __init__(self, names: Names, address: tuple[str, int], server: tuple[str, int], files: list[str]) -> None:
+        self.names = names
         self.address = address
         self.server = server
+        self.files = files
         self.sessions: set[_Client] = set()
         self._listener: asyncio.Server | None = None
         self._done = asyncio.Event()
@@ -157,9 +210,9 @@ def reset(transport: asyncio.Transport) -> None:
 def main() -> None:
     """Entry of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab's owner decides
-    address, port, server = sys.argv[1:]
+    family, address, port, server, *files = sys.argv[1:]
     if sys.stdin.readline():
-        asyncio.run(Layer((address, int(port)), (server, int(port))).run())
+        asyncio.run(Layer(FAMILIES[family], (address, int(port)), (server, int(port)), files).run())
 
 
 if __name__ == "__main__":

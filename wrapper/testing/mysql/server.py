@@ -1,4 +1,4 @@
-"""A MariaDB server of the lab, with the layer in front of it that makes it an Aurora MySQL."""
+"""A MariaDB server of the lab, with the layer in front of it that makes it one of RDS's or Aurora's."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 import mysql.connector
 from mysql.connector.abstracts import MySQLConnectionAbstract
 
+from wrapper.testing.certificates import Certificates
 from wrapper.testing.engine import USER
 from wrapper.testing.errors import LabError
 from wrapper.testing.mysql.binaries import Programs
@@ -53,7 +54,9 @@ class MySqlServer(Server):
         direct_address: str,
         passwords: tuple[str, str],
         settings: tuple[str, ...],
+        certificates: Certificates | None,
         *,
+        family: str,
         synchronous: bool,
     ) -> None:
         super().__init__(directory, instance_id, address, port)
@@ -61,7 +64,9 @@ class MySqlServer(Server):
         self.template = template
         self.server_ids = server_ids
         self.settings = settings
+        self.certificates = certificates
         self.password, self.application_password = passwords
+        self.family = family
         self.synchronous = synchronous
         self.server_id = next(server_ids)
         self._direct_address = direct_address
@@ -82,7 +87,7 @@ class MySqlServer(Server):
     def session(self) -> closing[MySQLConnectionAbstract]:
         session = mysql.connector.connect(
             host=self.direct_address, port=self.port + EXTRA_PORT, user=SUPERUSER, password=self.password, database="mysql",
-            autocommit=True, connection_timeout=5, use_pure=True,
+            autocommit=True, connection_timeout=5, use_pure=True, ssl_disabled=True,
         )  # fmt: skip
         assert isinstance(session, MySQLConnectionAbstract)
         return closing(session)
@@ -110,7 +115,10 @@ class MySqlServer(Server):
     def spawn(self) -> None:
         """Start the processes."""
         if self.direct_address != self.address:
-            command = [sys.executable, "-m", "wrapper.testing.mysql.layer", self.address, str(self.port), self.direct_address]
+            command = [sys.executable, "-m", "wrapper.testing.mysql.layer", self.family]
+            command += [self.address, str(self.port), self.direct_address]
+            if self.certificates is not None:
+                command += [str(self.certificates.certificate), str(self.certificates.key)]
             self._layer = self.launch(
                 command,
                 stdin=subprocess.PIPE,
@@ -166,6 +174,9 @@ class MySqlServer(Server):
         status = self._replica_status() if self.source is not None else {}
         if self.source is not None and status.get("Master_Host") != self.source.direct_address:
             self.follow(self.source)
+
+    def renew_certificate(self) -> None:
+        self.ask("FLUSH SSL")  # the layer reads its file for each session
 
     def _replicate(self, session: MySQLConnectionAbstract, source: Server) -> None:
         query(session, "STOP SLAVE")

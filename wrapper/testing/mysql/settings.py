@@ -4,7 +4,7 @@ from __future__ import annotations
 
 SETTINGS = (
     # What Aurora has, or replication without shared storage needs.
-    "--skip-name-resolve", "--skip-ssl", "--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci",
+    "--skip-name-resolve", "--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci",
     "--log-bin=binlog", "--relay-log=relay", "--log-slave-updates", "--binlog-format=ROW", "--gtid-strict-mode=1",
     "--skip-slave-start", "--slave-net-timeout=5", "--secure-file-priv=", "--max-allowed-packet=64M", "--connect-timeout=600",
     "--extra-max-connections=60",

@@ -1,22 +1,7 @@
--- What makes a PostgreSQL server look like an Aurora instance to SQL. Installed into template1, so every database has it.
--- The facts come from a JSON file per instance, which the lab's controller replaces: a view of the cluster can be changed at once,
--- on a read-only standby too, and can be stale on one instance alone.
-
-SET allow_system_table_mods = on;
-
--- A placeholder setting given on the command line is hidden from pg_settings; RDS shows rds.extensions there.
-CREATE OR REPLACE VIEW pg_catalog.pg_settings AS
-    SELECT * FROM pg_catalog.pg_show_all_settings()
-    UNION ALL
-    SELECT 'rds.extensions', pg_catalog.current_setting('rds.extensions', true), NULL, 'Customized Options', NULL, NULL, 'postmaster',
-           'string', 'command line', NULL, NULL, NULL, NULL, pg_catalog.current_setting('rds.extensions', true), NULL, NULL, false;
-
--- SECURITY DEFINER: pg_read_file wants a right that applications do not have. They cannot choose the file.
-CREATE FUNCTION pg_catalog.aurora_lab_view() RETURNS jsonb LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
-    $$ SELECT pg_read_file(current_setting('data_directory') || '/../view.json')::jsonb $$;
+-- What makes a PostgreSQL server of RDS's an Aurora instance to SQL.
 
 CREATE FUNCTION pg_catalog.aurora_db_instance_identifier() RETURNS text LANGUAGE sql STABLE AS
-    $$ SELECT pg_catalog.current_setting('aurora_lab.instance_id') $$;
+    $$ SELECT pg_catalog.current_setting('rds_lab.instance_id') $$;
 
 CREATE FUNCTION pg_catalog.aurora_version() RETURNS text LANGUAGE sql STABLE AS $$ SELECT '15.4' $$;
 
@@ -31,5 +16,22 @@ CREATE FUNCTION pg_catalog.aurora_replica_status()
     $$ SELECT i.id, CASE WHEN i.writer THEN 'MASTER_SESSION_ID' ELSE pg_catalog.md5(i.id) END,
               0, 0, 0, 0, 0, true, 0, NULL::timestamptz, pg_catalog.to_timestamp(i.updated_at), NULL::xid, 0,
               CASE WHEN i.writer THEN NULL ELSE i.lag_ms END, 0, 0, 0, 0, 0, 0, 0, i.cpu
-         FROM pg_catalog.jsonb_to_recordset(pg_catalog.aurora_lab_view() -> 'instances')
+         FROM pg_catalog.jsonb_to_recordset(pg_catalog.rds_lab_view() -> 'instances')
               AS i(id text, writer boolean, lag_ms double precision, cpu double precision, updated_at double precision) $$;
+
+-- Every Aurora has these two; a Global Database alone has rows in them.
+CREATE FUNCTION pg_catalog.aurora_global_db_status()
+    RETURNS TABLE (aws_region text, highest_lsn_written bigint, durability_lag_in_msec double precision,
+                   rpo_lag_in_msec double precision, last_lag_calculation_time timestamptz, feedback_epoch integer, feedback_xmin xid)
+    LANGUAGE sql STABLE AS
+    $$ SELECT r.value, 0, 0, 0, pg_catalog.now(), 0, NULL::xid
+         FROM pg_catalog.jsonb_array_elements_text(pg_catalog.rds_lab_view() -> 'regions') AS r(value) $$;
+
+CREATE FUNCTION pg_catalog.aurora_global_db_instance_status()
+    RETURNS TABLE (server_id text, session_id text, aws_region text, durable_lsn bigint, highest_lsn_rcvd bigint,
+                   feedback_epoch integer, feedback_xmin xid, oldest_read_view_lsn bigint, visibility_lag_in_msec double precision)
+    LANGUAGE sql STABLE AS
+    $$ SELECT i.id, CASE WHEN i.writer THEN 'MASTER_SESSION_ID' ELSE pg_catalog.md5(i.id) END, i.region, 0, 0, 0, NULL::xid, 0,
+              CASE WHEN i.writer THEN NULL ELSE i.lag_ms END
+         FROM pg_catalog.jsonb_to_recordset(pg_catalog.rds_lab_view() -> 'global_instances')
+              AS i(id text, region text, writer boolean, lag_ms double precision) $$;

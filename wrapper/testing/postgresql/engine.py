@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 import psycopg
 
@@ -14,7 +15,13 @@ from wrapper.testing.postgresql.binaries import find_binaries
 from wrapper.testing.postgresql.server import RESERVED, SUPERUSER, PostgresServer, conninfo
 from wrapper.testing.server import Server
 
-EXTENSIONS = "aurora_stat_utils,rds_tools"
+_EXTENSIONS = {"aurora": "aurora_stat_utils,rds_tools", "multi-az": "rds_tools", "rds": "rds_tools"}
+_SCRIPTS = {
+    "aurora": ("rds.sql", "aurora.sql"),
+    "multi-az": ("rds.sql", "rds_tools.sql"),
+    "rds": ("rds.sql", "rds_tools.sql"),
+    "": (),
+}
 
 
 class PostgresEngine(Engine):
@@ -28,10 +35,21 @@ class PostgresEngine(Engine):
         self._binaries = find_binaries()
         self._account = choose_account(self._binaries, self.directory)
 
+    def resource_id(self, identity: str) -> str:
+        return f"db-{crc32(identity.encode()):08X}"
+
     def make_server(self, identity: str, address: str, port: int, direct_address: str) -> PostgresServer:
         settings = {"cluster_name": identity}
-        if self.options.is_aurora:
-            settings |= {"rds.extensions": EXTENSIONS, "aurora_lab.instance_id": identity}
+        if self.options.family:
+            settings |= {"rds.extensions": _EXTENSIONS[self.options.family], "rds_lab.instance_id": identity}
+            settings["rds_lab.resource_id"] = self.resource_id(identity)
+        if self.certificates is not None:
+            self._account.own(self.certificates.key)
+            settings |= {
+                "ssl": "on",
+                "ssl_cert_file": str(self.certificates.certificate),
+                "ssl_key_file": str(self.certificates.key),
+            }
         folder = self.directory / identity
         return PostgresServer(self._binaries, self._account, folder, identity, address, port, self.superuser_password, settings)
 
@@ -57,11 +75,11 @@ class PostgresEngine(Engine):
         writer.wait(lambda: wanted <= writer.followers(readers), f"to stream to {', '.join(wanted)}")
 
     def _dress(self, writer: PostgresServer) -> None:
-        sql = (Path(__file__).parent / "aurora.sql").read_text(encoding="utf-8")
-        if self.options.is_aurora:
-            for database in ("template1", "postgres"):
-                with psycopg.connect(conninfo(writer), dbname=database, autocommit=True) as connection:
-                    connection.execute(sql)
+        scripts = _SCRIPTS[self.options.family]
+        for database in ("template1", "postgres") if scripts else ():
+            with psycopg.connect(conninfo(writer), dbname=database, autocommit=True) as connection:
+                for name in scripts:
+                    connection.execute((Path(__file__).parent / name).read_text(encoding="utf-8"))
         with writer.session() as connection:
             connection.execute(f"CREATE ROLE {USER} LOGIN PASSWORD '{self.password}'")
             if self.options.synchronous:

@@ -31,7 +31,7 @@ full_page_writes = on
 wal_log_hints = on
 wal_level = replica
 hot_standby = on
-max_wal_senders = 20
+max_wal_senders = 40
 max_replication_slots = 20
 max_prepared_transactions = 20
 wal_keep_size = 256MB
@@ -171,6 +171,9 @@ class PostgresServer(Server):
             before = session.execute(loaded).fetchone()
             self._signal(signal.SIGHUP)
             self.wait(lambda: session.execute(loaded).fetchone() != before, "to read its configuration")
+
+    def renew_certificate(self) -> None:
+        self.refresh()
 
     def follow(self, source: Server) -> None:
         self.source = source

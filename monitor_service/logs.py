@@ -1,0 +1,41 @@
+"""The monitor's log: one line per event, as text or as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import datetime, timezone
+
+import msgspec
+
+from wrapper.monitor.messages import Journal
+
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+# The attribute of a log record that holds a transition's parts.
+ENTRY = "journal_entry"
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line: `at`, `level`, `logger`, `message`; of a transition also `subject`, `event`, `evidence`, `cluster`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        entry = getattr(record, ENTRY, None)
+        if isinstance(entry, Journal):
+            line.update({name: value for name, value in msgspec.to_builtins(entry).items() if name != "at"})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(level: str, style: str) -> None:
+    """Log to standard error. `style`: `text` or `json`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(TEXT))
+    logging.basicConfig(level=level.upper(), handlers=[handler])

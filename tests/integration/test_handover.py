@@ -1,0 +1,81 @@
+"""One monitor follows another under load: nobody is judged by the gap, and every worker is watched again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import client, eventually
+from tests.integration.test_failover import FAST
+from tests.integration.test_monitor_faults import Load, monitor_status
+from wrapper.testing import LocalAurora
+
+Connect = Callable[..., Any]
+Start = Callable[..., subprocess.Popen[bytes]]
+# What a monitor says of a host that it holds for troubled.
+VERDICTS = {"SILENT", "REFUSED", "DOWN?", "OWN TROUBLE", "SUSPECTED", "REPORTED", "CONFLICT", "NEEDS LOGIN"}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "monitor_service", *arguments]
+
+
+@pytest.fixture
+def start(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Start]:
+    """Starts monitors by hand, in the lab's environment."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        with (monitor_directory / f"log-{len(started)}").open("wb") as log:
+            started.append(subprocess.Popen(command("run", *arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.terminate()
+        one.wait(20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["take over", "drain", "restart"])
+def test_a_hand_over_is_noticed_by_nobody(how: str, start: Start, connect: Connect, aurora: LocalAurora) -> None:
+    first = start()
+    eventually(lambda: monitor_status().get("pid") == first.pid, "the first monitor")
+    # Lest a worker starts one of its own in between, which would hand over as well.
+    connection = connect(monitor_mode="attach", **FAST)
+    watch = connection.plugin_service.watch.key
+
+    def is_watched() -> bool:
+        cluster = client().state.by_watch(watch)
+        return cluster is not None and cluster.topic in client().state.confirmed and len(cluster.health) >= 3
+
+    eventually(is_watched, "the first monitor to watch")
+    epoch = client().state.epoch
+    writer = aurora.writer.id
+    with Load(connection) as load:
+        if how == "take over":
+            second = start("--take-over")
+        elif how == "drain":
+            second = start()
+            assert subprocess.run(command("drain"), capture_output=True, timeout=60).returncode == 0
+        else:
+            assert subprocess.run(command("stop"), capture_output=True, timeout=60).returncode == 0
+            second = start()
+        eventually(lambda: client().state.epoch > epoch and client().is_live and is_watched(), "the second monitor to watch")
+        assert first.wait(20) == 0
+        done = load.done
+        eventually(lambda: load.done > done + 10, "the load to go on")
+    assert load.errors == []
+    assert connection.plugin_service.physical(connection.target_connection).handle.aborted_by is None
+    status = eventually(monitor_status, "the second monitor to answer")
+    assert status["pid"] == second.pid
+    assert [lease["pid"] for lease in status["leases"]] == [client().pid]
+    assert not VERDICTS & {entry["event"] for entry in status["journal"]}, status["journal"]
+    cluster = client().state.by_watch(watch)
+    assert cluster is not None
+    assert str(cluster.topology.writer).startswith(f"{writer}.")

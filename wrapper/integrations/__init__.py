@@ -1,0 +1,1 @@
+"""Helpers for application servers and frameworks. None is required."""
