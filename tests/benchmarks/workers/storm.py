@@ -1,7 +1,7 @@
 """A worker process with many connections, each on a thread of its own that uses it all the time: a server with a full pool.
 
-With psycopg. Arguments: `login`, `parameters`; `connections` how many; `pause` seconds between two statements of each. Reports `moved`
-with the time at which its new login began, as soon as the new connection has answered.
+With psycopg. Arguments: `login`, `parameters`; `connections` how many; `pause` seconds between two statements of each. Reports
+`moved` with the time at which its new login began, as soon as the new connection has answered.
 """
 
 from __future__ import annotations
