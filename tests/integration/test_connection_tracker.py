@@ -28,6 +28,13 @@ def handle_of(connection: Any) -> Handle:
     return handle
 
 
+def is_running(lab: LocalAurora, statement: str) -> bool:
+    """Whether the writer is executing a statement with this in it."""
+    return any(
+        statement in (session["query"] or "") and session["state"] in ("active", "Query") for session in lab.sessions(lab.writer.id)
+    )
+
+
 def replace_writer(lab: LocalAurora) -> None:
     """Have another host become the writer while the old one goes on believing that it is, and goes on serving its sessions."""
     old = lab.writer.id
@@ -67,7 +74,7 @@ def test_a_busy_connection_is_left_to_finish(watched: Connect, aurora: LocalAuro
         holder.execute("SELECT pg_advisory_lock(1)")
         with ThreadPoolExecutor(1) as thread:
             statement = thread.submit(busy.execute, "SELECT 'done' FROM pg_advisory_lock(1)")
-            eventually(handle_of(busy).in_use, "the statement to be sent")
+            eventually(lambda: is_running(aurora, "'done'"), "the statement to run")
             replace_writer(aurora)
             eventually(handle_of(idle).is_severed, "the idle connection to end")
             assert handle_of(busy).in_use()

@@ -21,7 +21,6 @@ import pytest
 import wrapper
 from tests.integration.conftest import client, eventually
 from tests.integration.test_failover import FAST, instance_of
-from tests.integration.test_fork import PRELUDE
 from tests.integration.test_monitor_faults import monitor_status
 from wrapper.pipeline import _REGISTRY
 from wrapper.plugin import EveryConnectPlugin, Plugin
@@ -289,7 +288,18 @@ def test_a_monitor_in_another_network_than_the_worker(
 
 
 WORKER = textwrap.dedent("""
-    connection = connect()
+    import json, os, sys, time
+    import psycopg, wrapper
+    from wrapper.monitor.client import current_client
+
+    def wait(condition, what):
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline, what
+            time.sleep(0.01)
+
+    connection = wrapper.connect(psycopg.connect, os.environ["DSN"], cluster_instance_host_pattern=os.environ["PATTERN"],
+                                 autocommit=True, failure_detection_interval_ms=100)
     wait(lambda: current_client().is_live and current_client().state.confirmed, "the monitor")
     print(os.getpid(), flush=True)
     sys.stdin.readline()
@@ -311,7 +321,7 @@ def test_a_worker_that_was_stopped_longer_than_its_lease(aurora: LocalAurora, mo
     environment = {**os.environ, **aurora.environment(), "DSN": aurora.dsn(), "PATTERN": aurora.instance_host_pattern}
     monitor = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     worker = subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+        [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
     )
     assert worker.stdin is not None
     assert worker.stdout is not None

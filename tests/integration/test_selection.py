@@ -14,13 +14,14 @@ import pytest
 
 from tests.integration.conftest import client, eventually
 from tests.integration.test_failover import instance_of
-from tests.integration.test_fork import PRELUDE
 from wrapper.hosts import HostRole
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
 # Connects to the instances named by its arguments, says so, and waits.
 HOLDER = """
+import os, sys
+import psycopg, wrapper
 from wrapper.testing.client import LabClient
 lab = LabClient(os.environ["LAB"])
 held = [wrapper.connect(psycopg.connect, lab.dsn(name), cluster_instance_host_pattern=lab.instance_host_pattern)
@@ -50,7 +51,7 @@ def test_the_connections_of_all_processes_are_counted(watched: Connect, connect:
     # Known at once: nobody need tell this process of its own.
     assert chosen(writer, "least_connections") == second
     environment = {**os.environ, **aurora.environment(), "LAB": os.fspath(aurora.directory)}
-    command = [sys.executable, "-c", PRELUDE + HOLDER, second, second, second]
+    command = [sys.executable, "-c", HOLDER, second, second, second]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as other:
         try:
             assert other.stdout is not None

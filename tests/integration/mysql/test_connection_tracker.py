@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import eventually
-from tests.integration.test_connection_tracker import handle_of, replace_writer
+from tests.integration.test_connection_tracker import handle_of, is_running, replace_writer
 from wrapper import errors
 from wrapper.testing import LocalAurora
 
@@ -28,7 +28,8 @@ def test_idle_connections_end_and_busy_ones_are_left_to_finish(aurora_mysql: Loc
         one(busy, "SELECT 1")
         statement = threading.Thread(target=lambda: answers.append(one(busy, "SELECT GET_LOCK('busy', 60)")))
         statement.start()
-        eventually(handle_of(busy).in_use, "the statement to be sent")
+        eventually(lambda: is_running(aurora_mysql, "GET_LOCK('busy', 60)"), "the statement to run")
+        assert handle_of(busy).in_use()
         replace_writer(aurora_mysql)
         connect(plugins="failover_v2")  # by the endpoint's name: finds the new writer
         with pytest.raises(errors.FailoverSuccessError):
