@@ -30,7 +30,7 @@ _random = random.SystemRandom()
 
 class KnownCluster:
     """What is known of the cluster that a configuration leads to, at this moment, and where that knowledge is kept. Reads memory
-    only, and has no state of its own: connections that are made alike share one.
+    only, and has no state of its own but what spares it work: connections that are made alike share one.
 
     `watch`: the endpoint as the user gave it, None where the parameters lead to no single TCP endpoint (Unix sockets, lists of
     hosts): then nothing is known and nothing is kept. `is_followed`: whether anybody wants to know; without plugins nobody does,
@@ -54,6 +54,8 @@ class KnownCluster:
         self.template = self._instance_template()
         self.watch_settings = self._watch_settings()
         self.login_overrides = self._login_overrides(driver_dialect)
+        # The hosts, and the state that they were made of.
+        self._hosts: tuple[ClusterState | None, tuple[HostInfo, ...]] = (None, ())
 
     def _watch_settings(self) -> WatchSettings:
         return WatchSettings(
@@ -163,7 +165,14 @@ class KnownCluster:
     def hosts(self) -> tuple[HostInfo, ...]:
         """Every member, the writer as it proved itself; empty while nothing is known."""
         state = self.state
-        return () if state is None else tuple(self.host_info(state, member) for member in state.topology.hosts)
+        if state is None:
+            return ()
+        # Marks fade with time; without any, the same state means the same hosts.
+        made_of, hosts = self._hosts
+        if made_of is not state or BOOK:
+            hosts = tuple(self.host_info(state, member) for member in state.topology.hosts)
+            self._hosts = (None if BOOK else state, hosts)
+        return hosts
 
     def host_by_key(self, key: str) -> HostInfo:
         """Return the host with this key, as well as it is known."""

@@ -36,8 +36,9 @@ class Physical:
     """What is kept about a physical connection.
 
     `arguments`: what it was asked for with, a password among them. `proxy`: what a pool returned around it, None for a connection
-    of our own. `pristine`: its session state when it was opened, `last`: when it was given up. `failed`: the guard at the driver's
-    I/O point saw it fail. `pid`: the process that opened it.
+    of our own. `is_introduced`: it is known which host it leads to, and the monitor was told. `pristine`: its session state when it
+    was opened, `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail. `pid`: the process that
+    opened it.
     """
 
     host_info: HostInfo
@@ -46,6 +47,7 @@ class Physical:
     pristine: Callable[[], SessionState]
     arguments: Mapping[str, Any] = field(repr=False)
     proxy: Any = None
+    is_introduced: bool = False
     role: RoleAnswer | None = None
     failed: BaseException | None = None
     last: Callable[[], SessionState] | None = None

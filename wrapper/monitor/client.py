@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wrapper.monitor.generation import advance
+from wrapper.monitor.generation import GENERATION, advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
     STALE_AFTER,
@@ -71,6 +71,8 @@ class MonitorClient:
         self.state = SharedState()
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}
+        # By watch key: the generation at which they were looked up, and what was published and what this process knew.
+        self._looked_up: dict[str, tuple[int, tuple[ClusterState | None, ClusterState | None]]] = {}
         self.watches: dict[str, WatchRequest] = {}
         # By watch key, what the login values that the monitor has were made from. Holds passwords.
         self._offered: dict[str, Any] = {}
@@ -101,15 +103,25 @@ class MonitorClient:
         An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance, a reader endpoint to that
         of the writer endpoint, and the reverse.
         """
-        state = self.state
-        published = state.by_watch(watch.key) or state.by_host(watch.host_key) or state.by_watch(watch.sibling_key)
-        return [view for view in (published, self.own_view(watch)) if view is not None]
+        return [view for view in self._known(watch) if view is not None]
 
     def own_view(self, watch: Watch) -> ClusterState | None:
         """Return what sessions of this process know of the cluster a watch leads to."""
-        instance = watch.host_key
-        listing = (view for view in self.local.values() if instance in view.health)
-        return self.local.get(watch.key) or next(listing, None) or self.local.get(watch.sibling_key)
+        return self._known(watch)[1]
+
+    def _known(self, watch: Watch) -> tuple[ClusterState | None, ClusterState | None]:
+        # A connect asks for this many times over, mostly without any news since the last one. The generation is read before what it
+        # stands for, so that what is remembered is never older than it says.
+        generation = GENERATION[0]
+        remembered = self._looked_up.get(watch.key)
+        if remembered is not None and remembered[0] == generation:
+            return remembered[1]
+        state, local = self.state, self.local
+        published = state.by_watch(watch.key) or state.by_host(watch.host_key) or state.by_watch(watch.sibling_key)
+        listing = (view for view in local.values() if watch.host_key in view.health)
+        known = published, local.get(watch.key) or next(listing, None) or local.get(watch.sibling_key)
+        self._looked_up[watch.key] = generation, known
+        return known
 
     def cluster(self, watch: Watch) -> ClusterState | None:
         """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
