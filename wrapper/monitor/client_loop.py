@@ -170,7 +170,7 @@ class ClientLoop:
         if not self.is_held and held >= _HELD:
             self.is_held = True
             logger.warning(
-                "the interpreter kept the monitor's client waiting for %.1f s (many busy threads, or uwsgi without enable-threads); "
+                "the interpreter kept our thread waiting for %.1f s (many busy threads, or uwsgi without enable-threads): "
                 "from now on news of the cluster is read before each call",
                 held,
             )
