@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from wrapper.decisions.admission import Bounds, admission_delay
 from wrapper.decisions.availability import BOOK
 from wrapper.dialects import DIALECTS
 from wrapper.dialects.base import InstanceTemplate
@@ -20,6 +23,9 @@ from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
+
+# Workers that seed the random module alike, or were forked without hooks, would all draw the same.
+_random = random.SystemRandom()
 
 
 class KnownCluster:
@@ -192,7 +198,44 @@ class KnownCluster:
         if state.topology.writer is not None:
             role = HostRole.WRITER if member.key == state.topology.writer else HostRole.READER
         availability = self._availability(health, member.key)
-        return HostInfo(member.host, member.port, role, availability, weight=member.weight, host_id=member.id or None)
+        return HostInfo(
+            member.host,
+            member.port,
+            role,
+            availability,
+            weight=member.weight,
+            host_id=member.id or None,
+            cpu=member.cpu,
+            lag_ms=member.lag_ms,
+        )
+
+    def counted(self, hosts: Iterable[HostInfo]) -> list[HostInfo]:
+        """Return the hosts with the number of this machine's connections to each. Of other processes the monitor knows, a moment
+        late; of our own we know ourselves."""
+        state, own, reported = self.state, self.client.connections(), self.client.reported
+        known = {} if state is None else state.health
+
+        def count(key: str) -> int:
+            published = known[key].connections if key in known else 0
+            return max(0, published - reported.get(key, 0)) + own.get(key, 0)
+
+        return [replace(host, connections=count(self.key(host))) for host in hosts]
+
+    # -- many connections at once ----------------------------------------------------------------------------------------------
+
+    def connections_to(self, key: str) -> int:
+        """How many connections of this machine lead to a host, as far as it is known."""
+        published = max((view.health[key].connections for view in self.views if key in view.health), default=0)
+        return max(published, self.client.connections().get(key, 0))
+
+    def admission_delay(self, lost: str, expected: int, now: float) -> float:
+        """Seconds by which to put off a connect that replaces one to the host `lost`, from which `expected` connections move."""
+        bounds = Bounds(
+            self._settings["failover_reconnect_burst"],
+            self._settings["failover_reconnect_rate"],
+            self._settings.seconds("failover_reconnect_longest_wait_ms"),
+        )
+        return admission_delay(expected, _random.random(), bounds, self.client.moving_since(lost, now))
 
 
 def _address_of(state: ClusterState, member: TopologyHost) -> str | None:

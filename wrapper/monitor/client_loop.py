@@ -170,8 +170,8 @@ class ClientLoop:
         if not self.is_held and held >= _HELD:
             self.is_held = True
             logger.warning(
-                "the interpreter kept our thread waiting for %.1f s (many busy threads, or uwsgi without enable-threads): "
-                "from now on news of the cluster is read before each call",
+                "the interpreter kept the monitor's client waiting for %.1f s (many busy threads, or uwsgi without "
+                "enable-threads); from now on news of the cluster is read before each call",
                 held,
             )
 
@@ -335,8 +335,10 @@ class ClientLoop:
             self.snapshot_at = now + _REQUEST_RETRY
         counts: dict[str, int] = {}
         for handle in self.client.handles():
-            counts[handle.key] = counts.get(handle.key, 0) + 1
-        if counts or self.unanswered:
+            self.busy_at = now
+            if not handle.is_pooled:
+                counts[handle.key] = counts.get(handle.key, 0) + 1
+        if self.unanswered:
             self.busy_at = now
         self._tighten()
         if counts != self.counts:
@@ -345,6 +347,7 @@ class ClientLoop:
             self.renew_at = min(self.renew_at, now + _RECOUNT)
         if now >= self.renew_at:
             self._send(Renew(self.client.identity, counts))
+            self.client.reported = counts
             self.renew_at = now + RENEW_INTERVAL
         if now - self.busy_at > _IDLE_STOP:
             self.client.inbox.append(Release(self.client.identity))
