@@ -258,7 +258,7 @@ def test_a_killed_reader_is_left_for_another(watched: Connect, aurora: LocalAuro
     aurora.kill(first.id)
     with pytest.raises(wrapper.FailoverSuccessError):
         connection.execute("SELECT 1")
-    assert instance_of(connection) == second.id
+    assert instance_of(connection) == second.id == connection.plugin_service.current_host_info.host_id
 
 
 def test_reader_or_writer_takes_the_writer_when_no_reader_is_left(watched: Connect, aurora: LocalAurora) -> None:

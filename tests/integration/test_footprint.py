@@ -22,7 +22,7 @@ Connect = Callable[..., Any]
 NAME = "under-test"
 
 
-def open_through(lab: LocalAurora, **parameters: Any) -> AwsWrapperConnection[Any]:
+def open_through(lab: LocalAurora, **parameters: Any) -> AwsWrapperConnection:
     """A connection that nothing but the caller holds."""
     parameters = {"autocommit": True, "cluster_instance_host_pattern": lab.instance_host_pattern, **parameters}
     return AwsWrapperConnection.connect(psycopg.Connection.connect, **lab.parameters(), **parameters)
