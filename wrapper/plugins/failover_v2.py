@@ -29,6 +29,7 @@ from wrapper.errors import (
     for_driver,
 )
 from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.direct import Refusal
 from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.monitor.regions import region_of
@@ -49,7 +50,8 @@ _FRESH_PROOF = 0.1
 # While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
 _REPORT_INTERVAL = 0.25
 
-# Seconds for which refused logins are put up with in the middle of a failover, and between two of them.
+# Seconds for which refused logins are put up with in the middle of a failover, by this connection or by a search, and between two
+# of them.
 _LOGIN_PATIENCE = 15.0
 _LOGIN_PAUSE = 0.2
 
@@ -277,11 +279,14 @@ class FailoverV2Plugin(Plugin):
         reported_at = plan.started
         admission = self._admission_delay(lost)
         refused_at: float | None = None
+        refusal: Refusal | None = None
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
             step = next_step(plan, service.views, now)
             if isinstance(step, GiveUp):
+                if refusal is not None:
+                    raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
             if isinstance(step, Attempt):
                 if admission > 0.0:
@@ -305,12 +310,17 @@ class FailoverV2Plugin(Plugin):
                         self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
                 continue
             if isinstance(step, Wait):
-                if step.search:
-                    service.search_directly()
+                refusal = service.search_directly() if step.search else None
+                if refusal is not None and now - max(refusal.since, plan.started) > _LOGIN_PATIENCE:
+                    raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 if now - reported_at >= _REPORT_INTERVAL:
                     reported_at = now
                     self._report(lost, "network")
                 wait_for_change(seen, min(step.until, now + _REPORT_INTERVAL) - time.monotonic())
+
+    def _locked_out(self, lost: str, outcome: Outcome, error: Exception) -> FailoverError:
+        text = f"failover from {lost} failed: no host that answers accepts the login: {error}"
+        return self._error(FailoverFailedError, text, outcome, error)
 
     def _admission_delay(self, lost: str) -> float:
         """Seconds by which to put off the first attempt, so that many connections that move at once are spread out."""
