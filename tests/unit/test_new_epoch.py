@@ -99,7 +99,9 @@ def test_another_cluster_behind_the_same_endpoint_inherits_nothing() -> None:
 
 
 roles = st.sampled_from(["writer", "reader"])
-proofs = st.dictionaries(st.sampled_from("abc"), st.one_of(st.just([]), st.tuples(roles, st.floats(10, 20))), min_size=1)
+proofs: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    st.sampled_from("abc"), st.one_of(st.just([]), st.tuples(roles, st.floats(10, 20))), min_size=1
+)
 
 
 @given(st.sampled_from("abc"), proofs, st.integers(0, 2))
