@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import zmq
@@ -83,7 +82,7 @@ frames = st.lists(st.one_of(st.binary(max_size=64), requests), min_size=1, max_s
 streams = st.one_of(st.binary(max_size=200), damaged(STREAM), st.builds(bytes.__add__, st.just(STREAM), st.binary(max_size=64)))
 
 
-def examples(count: int) -> Any:
+def examples(count: int) -> settings:
     return settings(
         max_examples=count,
         deadline=None,
