@@ -9,6 +9,8 @@ from wrapper.monitor.state import ANSWERED, REFUSED, SILENT
 PANIC_GIVES_UP = 300.0
 # Between two attempts to connect to one host, unless the server was silent: then the attempt's own time-out has passed already.
 CONNECT_PAUSE = 0.100
+# Before a login that was refused is tried again.
+LOGIN_PAUSE = 1.0
 # Between two questions to one host, whatever the number of hints.
 SHORTEST = 0.010
 
@@ -24,9 +26,10 @@ def pause(
     if kind == SILENT:
         return 0.0 if failing_for < PANIC_GIVES_UP else interval
     shortest = 0.0 if has_session else CONNECT_PAUSE
+    is_searching = outage is not None and outage < PANIC_GIVES_UP
     if slow:
-        return max(interval, shortest)
-    if outage is not None and outage < PANIC_GIVES_UP:
+        return max(min(interval, LOGIN_PAUSE) if is_searching else interval, shortest)
+    if outage is not None and is_searching:
         return max(panic_pause(outage, chance), shortest)
     if kind == ANSWERED:
         # Never longer than the interval: the promised detection time is built on it.
@@ -34,6 +37,9 @@ def pause(
     return max(min(interval, PANIC_LONGEST if kind == REFUSED else interval), shortest)
 
 
-def login_backoff(failures: int) -> float:
-    """Return the seconds before an offer that failed `failures` times in a row may be tried again: 1, 2, 4 … 60."""
-    return float(min(2 ** max(failures - 1, 0), 60))
+def login_backoff(failures: int, *, searching: bool = False) -> float:
+    """Return the seconds before an offer that failed `failures` times in a row may be tried again: 1, 2, 4 … 60.
+
+    They do not grow while the writer is searched for: a host that is being promoted may refuse for a moment what it took before.
+    """
+    return LOGIN_PAUSE if searching else min(LOGIN_PAUSE * 2 ** max(failures - 1, 0), 60.0)

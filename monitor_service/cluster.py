@@ -266,6 +266,7 @@ class Cluster:
         for note in notes:
             self.note(note.subject, note.event, note.evidence)
         if search_began:
+            self.logins.forgive()
             self.poke()
             if self.topology_actor is not None:
                 self.topology_actor.poke()

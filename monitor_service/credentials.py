@@ -17,6 +17,7 @@ from monitor_service.cadence import login_backoff
 from wrapper.monitor.messages import Offer
 
 _SALT = os.urandom(16)
+_NEVER = (0, 0.0)
 
 
 def fingerprint(offer: Offer) -> bytes:
@@ -31,7 +32,7 @@ class _Record:
     trial: str | None = None  # the host that is trying it for the first time
     failures: int = 0  # in a row, until any host accepts it
     not_before: float = 0.0
-    refused_by: dict[str, float] = field(default_factory=dict)  # host -> not before
+    refused_by: dict[str, tuple[int, float]] = field(default_factory=dict)  # host -> failures in a row, not before
 
 
 class CredentialBook:
@@ -58,7 +59,7 @@ class CredentialBook:
             record = self._records[key]
             if offer.expires_at is not None and offer.expires_at <= wall:
                 continue
-            if record.refused_by.get(host, 0.0) > now or record.not_before > now:
+            if record.refused_by.get(host, _NEVER)[1] > now or record.not_before > now:
                 continue
             if not record.proved:
                 if record.trial is not None and record.trial != host:
@@ -78,17 +79,25 @@ class CredentialBook:
             record.proved, record.trial, record.failures, record.not_before = True, None, 0, 0.0
             record.refused_by.pop(host, None)
 
-    def refused(self, key: bytes, host: str, now: float) -> None:
-        """Record a login error."""
+    def refused(self, key: bytes, host: str, now: float, *, searching: bool = False) -> None:
+        """Record a login error. `searching`: the cluster's writer is being searched for, so what has worked is tried again soon."""
         record = self._records.get(key)
         if record is None:
             return
         record.trial = None
         record.failures += 1
-        until = now + login_backoff(record.failures)
-        record.refused_by[host] = until
+        # Of an offer that works elsewhere, the host alone is in doubt.
+        failures = record.refused_by.get(host, _NEVER)[0] + 1 if record.proved else record.failures
+        until = now + login_backoff(failures, searching=searching and record.proved)
+        record.refused_by[host] = failures, until
         if not record.proved:
             record.not_before = until
+
+    def forgive(self) -> None:
+        """Let every host be tried again at once with the offers that have worked somewhere."""
+        for record in self._records.values():
+            if record.proved:
+                record.refused_by.clear()
 
     def undecided(self, key: bytes, host: str) -> None:
         """Record that the attempt ended without a word on the login."""

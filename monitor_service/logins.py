@@ -55,9 +55,9 @@ class Logins:
         self._book.accepted(fingerprint, key)
         self._tell()
 
-    def refused(self, fingerprint: bytes, key: str, error: ProbeError) -> bool:
+    def refused(self, fingerprint: bytes, key: str, error: ProbeError, *, searching: bool) -> bool:
         """A server refused the offer; return whether another one is left to try."""
-        self._book.refused(fingerprint, key, monotonic())
+        self._book.refused(fingerprint, key, monotonic(), searching=searching)
         self._unsupported = error.detail if isinstance(error, UnsupportedError) else ""
         self._context.publisher.journal(key, "LOGIN REFUSED", error.detail, self._topic)
         self._tell()
@@ -65,6 +65,10 @@ class Logins:
         if exhausted:
             self._ask_clients(key)
         return not exhausted
+
+    def forgive(self) -> None:
+        """A search begins: every host may be asked at once, whatever it had against a login that works elsewhere."""
+        self._book.forgive()
 
     def undecided(self, fingerprint: bytes, key: str) -> None:
         """The attempt ended without a word on the login."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from wrapper.decisions.admission import Bounds, admission_delay
 from wrapper.decisions.availability import BOOK
 from wrapper.dialects import DIALECTS
 from wrapper.dialects.base import InstanceTemplate
@@ -21,10 +24,13 @@ from wrapper.resolver import static_address
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
 
+# Workers that seed the random module alike, or were forked without hooks, would all draw the same.
+_random = random.SystemRandom()
+
 
 class KnownCluster:
     """What is known of the cluster that a configuration leads to, at this moment, and where that knowledge is kept. Reads memory
-    only, and has no state of its own: connections that are made alike share one.
+    only, and has no state of its own but what spares it work: connections that are made alike share one.
 
     `watch`: the endpoint as the user gave it, None where the parameters lead to no single TCP endpoint (Unix sockets, lists of
     hosts): then nothing is known and nothing is kept. `is_followed`: whether anybody wants to know; without plugins nobody does,
@@ -48,6 +54,8 @@ class KnownCluster:
         self.template = self._instance_template()
         self.watch_settings = self._watch_settings()
         self.login_overrides = self._login_overrides(driver_dialect)
+        # The hosts, and the state that they were made of.
+        self._hosts: tuple[ClusterState | None, tuple[HostInfo, ...]] = (None, ())
 
     def _watch_settings(self) -> WatchSettings:
         return WatchSettings(
@@ -157,7 +165,14 @@ class KnownCluster:
     def hosts(self) -> tuple[HostInfo, ...]:
         """Every member, the writer as it proved itself; empty while nothing is known."""
         state = self.state
-        return () if state is None else tuple(self.host_info(state, member) for member in state.topology.hosts)
+        if state is None:
+            return ()
+        # Marks fade with time; without any, the same state means the same hosts.
+        made_of, hosts = self._hosts
+        if made_of is not state or BOOK:
+            hosts = tuple(self.host_info(state, member) for member in state.topology.hosts)
+            self._hosts = (None if BOOK else state, hosts)
+        return hosts
 
     def host_by_key(self, key: str) -> HostInfo:
         """Return the host with this key, as well as it is known."""
@@ -192,7 +207,44 @@ class KnownCluster:
         if state.topology.writer is not None:
             role = HostRole.WRITER if member.key == state.topology.writer else HostRole.READER
         availability = self._availability(health, member.key)
-        return HostInfo(member.host, member.port, role, availability, weight=member.weight, host_id=member.id or None)
+        return HostInfo(
+            member.host,
+            member.port,
+            role,
+            availability,
+            weight=member.weight,
+            host_id=member.id or None,
+            cpu=member.cpu,
+            lag_ms=member.lag_ms,
+        )
+
+    def counted(self, hosts: Iterable[HostInfo]) -> list[HostInfo]:
+        """Return the hosts with the number of this machine's connections to each. Of other processes the monitor knows, a moment
+        late; of our own we know ourselves."""
+        state, own, reported = self.state, self.client.connections(), self.client.reported
+        known = {} if state is None else state.health
+
+        def count(key: str) -> int:
+            published = known[key].connections if key in known else 0
+            return max(0, published - reported.get(key, 0)) + own.get(key, 0)
+
+        return [replace(host, connections=count(self.key(host))) for host in hosts]
+
+    # -- many connections at once ----------------------------------------------------------------------------------------------
+
+    def connections_to(self, key: str) -> int:
+        """How many connections of this machine lead to a host, as far as it is known."""
+        published = max((view.health[key].connections for view in self.views if key in view.health), default=0)
+        return max(published, self.client.connections().get(key, 0))
+
+    def admission_delay(self, lost: str, expected: int, now: float) -> float:
+        """Seconds by which to put off a connect that replaces one to the host `lost`, from which `expected` connections move."""
+        bounds = Bounds(
+            self._settings["failover_reconnect_burst"],
+            self._settings["failover_reconnect_rate"],
+            self._settings.seconds("failover_reconnect_longest_wait_ms"),
+        )
+        return admission_delay(expected, _random.random(), bounds, self.client.moving_since(lost, now))
 
 
 def _address_of(state: ClusterState, member: TopologyHost) -> str | None:

@@ -65,7 +65,7 @@ class Discovery:
         """
         physical = self._connections.get(connection)
         assert physical is not None
-        if not self._cluster.is_followed:
+        if not self._cluster.is_followed or (physical.is_introduced and not needs_role):
             return physical.host_info
         local, state = self._cluster.local, self._cluster.state
         if local is None or state is None:
@@ -81,6 +81,7 @@ class Discovery:
             physical.handle.key = physical.host_info.key
             physical.handle.to_writer = _leads_to_writer(physical, state)
             self._cluster.client.add(physical.handle)
+        physical.is_introduced = True
         return physical.host_info
 
     def _recognise(self, connection: Any, physical: Physical, state: ClusterState, needs_role: bool) -> bool:

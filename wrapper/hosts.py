@@ -64,8 +64,9 @@ class HostInfo:
     """One database host: its endpoint, role and what is known of it.
 
     `port` is `NO_PORT` when none was given. `host_id` is the name the cluster itself uses for the instance (Aurora: the instance
-    identifier). `aliases` are other `host:port` texts under which the same instance was reached. Equality and hash cover endpoint,
-    role and availability only, so a newer load figure does not make it another host.
+    identifier). `aliases` are other `host:port` texts under which the same instance was reached. `cpu` (percent) and `lag_ms` are
+    what the cluster's own table said last, None where it does not say; `connections` are those of this machine, where they were
+    counted. Equality and hash cover endpoint, role and availability only, so a newer load figure does not make it another host.
     """
 
     host: str
@@ -76,6 +77,9 @@ class HostInfo:
     host_id: str | None = field(default=None, compare=False)
     last_update_time: datetime | None = field(default=None, compare=False)
     aliases: frozenset[str] = field(default=frozenset(), compare=False)
+    cpu: float | None = field(default=None, compare=False)
+    lag_ms: float | None = field(default=None, compare=False)
+    connections: int = field(default=0, compare=False)
 
     @property
     def key(self) -> str:

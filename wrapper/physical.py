@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 PREFLIGHT_TIMEOUT = 0.6
 # Connections of a pool that turn out to be dead are thrown away and another one is asked for, this many times.
 _STALE_CONNECTIONS = 100
+# Attribute of a driver's connection that waits in a pool: the handle lives as long as the connection.
+_IDLE_HANDLE = "_idle_handle"
 
 
 @dataclass(slots=True)
@@ -34,8 +36,9 @@ class Physical:
     """What is kept about a physical connection.
 
     `arguments`: what it was asked for with, a password among them. `proxy`: what a pool returned around it, None for a connection
-    of our own. `pristine`: its session state when it was opened, `last`: when it was given up. `failed`: the guard at the driver's
-    I/O point saw it fail. `pid`: the process that opened it.
+    of our own. `is_introduced`: it is known which host it leads to, and the monitor was told. `pristine`: its session state when it
+    was opened, `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail. `pid`: the process that
+    opened it.
     """
 
     host_info: HostInfo
@@ -44,6 +47,7 @@ class Physical:
     pristine: Callable[[], SessionState]
     arguments: Mapping[str, Any] = field(repr=False)
     proxy: Any = None
+    is_introduced: bool = False
     role: RoleAnswer | None = None
     failed: BaseException | None = None
     last: Callable[[], SessionState] | None = None
@@ -108,6 +112,9 @@ class PhysicalConnections:
     def _keep(self, connection: Any, host_info: HostInfo, arguments: Mapping[str, Any], proxy: Any) -> Physical:
         # A pooled connection is as old as it is, not as its use by this wrapper connection.
         opened_at = connection.__dict__.setdefault("_opened_at", time.monotonic())
+        idle: Handle | None = connection.__dict__.pop(_IDLE_HANDLE, None)
+        if idle is not None:
+            idle.close()
         handle = None
         self._guard(connection)
         if self._cluster.is_followed:
@@ -126,7 +133,7 @@ class PhysicalConnections:
         if fileno is None:
             return None
         assert self._cluster.watch is not None
-        return Handle(fileno, self._cluster.watch.key, host_info.key, opened_at)
+        return Handle(fileno, self._cluster.watch.key, host_info.key, opened_at, self._driver.in_use(connection))
 
     def _is_stale(self, connection: Any, physical: Physical) -> bool:
         """Whether a connection from a pool was lost while it was idle: by what the kernel knows, and by the evidence about its
@@ -183,7 +190,10 @@ class PhysicalConnections:
             self.discard(connection)
             return False
         if physical.handle is not None:
-            physical.handle.close()
+            # It is watched over in the pool too: the next user is to find it ended, not to trip over it.
+            physical.handle.is_pooled = True
+            connection.__dict__[_IDLE_HANDLE] = physical.handle
+            physical.handle = None
         self._driver.unguard(connection)
         proxy, physical.proxy = physical.proxy, None
         proxy.close()

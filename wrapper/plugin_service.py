@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wrapper.configuration import Configuration
 from wrapper.decisions.host_changes import host_changes
+from wrapper.decisions.selection import LEAST_CONNECTIONS
 from wrapper.dialects import DatabaseDialect, RoleAnswer
 from wrapper.discovery import Discovery
 from wrapper.drivers.classify import ErrorKind
@@ -150,7 +151,8 @@ class PluginService:
 
     def _open(self, host_info: HostInfo, props: dict[str, Any], provider: ConnectionProvider) -> Any:
         try:
-            connection = self.connections.open(host_info, props, provider, self.database_dialect)
+            with self.client.opening(self.known_cluster.key(host_info)):
+                connection = self.connections.open(host_info, props, provider, self.database_dialect)
         except Exception as error:
             if self.is_network_exception(error):
                 self.set_availability(host_info.all_aliases, HostAvailability.UNAVAILABLE)
@@ -338,6 +340,8 @@ class PluginService:
         if chosen is not None:
             return chosen
         hosts = self.hosts if host_list is None else host_list
+        if strategy == LEAST_CONNECTIONS:
+            hosts = self.known_cluster.counted(hosts)
         return self.provider_manager.get_host_info_by_strategy(hosts, role, strategy, self.settings)
 
     # -- parameters and methods ------------------------------------------------------------------------------------------------

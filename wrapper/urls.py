@@ -63,6 +63,20 @@ _RDS = re.compile(
 )
 
 
+def other_endpoint(host: str) -> str | None:
+    """Return the reader endpoint of the cluster whose writer endpoint this is, and the reverse; None for other names.
+
+    >>> other_endpoint("db.cluster-xyz.us-east-2.rds.amazonaws.com")
+    'db.cluster-ro-xyz.us-east-2.rds.amazonaws.com'
+    """
+    endpoint = parse_endpoint(host)
+    if endpoint.kind is EndpointKind.WRITER_CLUSTER:
+        return endpoint.host.replace(".cluster-", ".cluster-ro-", 1)
+    if endpoint.kind is EndpointKind.READER_CLUSTER:
+        return endpoint.host.replace(".cluster-ro-", ".cluster-", 1)
+    return None
+
+
 @lru_cache(maxsize=1024)
 def parse_endpoint(host: str) -> Endpoint:
     """Return what the name of a host says. Case and a trailing dot do not matter."""

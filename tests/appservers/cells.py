@@ -79,7 +79,7 @@ CELLS = (
     Cell("uwsgi", "enable-threads, attach-daemon2", f"{_UWSGI} --ini {EXAMPLES}/uwsgi/daemon.ini", monitor=DAEMON),
     Cell("uwsgi", "enable-threads", _ORDERS, event="reload (HUP)"),
     Cell("uwsgi", "enable-threads", _ORDERS, event="kill -9 of a worker"),
-    Cell("celery", "prefork", _CELERY, talk="celery", slow=False),
+    Cell("celery", "prefork", _CELERY, talk="celery"),
     Cell("celery", "prefork", f"{_CELERY} --max-tasks-per-child 8", talk="celery", event="max_requests"),
     Cell("celery", "prefork", _CELERY, talk="celery", event="kill -9 of a worker"),
     Cell("multiprocessing", "fork", f"{_POOL} fork", talk="lines"),

@@ -150,7 +150,9 @@ class Bench:
     def _lab(self, engine: str, synchronous: bool) -> LocalAurora:
         if (engine, synchronous) not in self._labs:
             self.close()
-            self._labs[engine, synchronous] = LocalAurora(engine=engine, address_names=True, synchronous=synchronous)
+            self._labs[engine, synchronous] = LocalAurora(
+                engine=engine, address_names=True, synchronous=synchronous, max_connections=300
+            )
         return self._labs[engine, synchronous]
 
     def close(self) -> None:

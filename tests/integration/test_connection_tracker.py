@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from tests.integration.conftest import eventually
 from tests.integration.test_failover import Blocked, instance_of, is_active, is_superseded
 from tests.integration.test_fork import run
 from wrapper.monitor.handles import Handle
+from wrapper.providers import SqlAlchemyPooledConnectionProvider
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
@@ -24,6 +26,13 @@ def handle_of(connection: Any) -> Handle:
     handle = connection.plugin_service.physical(connection.target_connection).handle
     assert isinstance(handle, Handle)
     return handle
+
+
+def is_running(lab: LocalAurora, statement: str) -> bool:
+    """Whether the writer is executing a statement with this in it."""
+    return any(
+        statement in (session["query"] or "") and session["state"] in ("active", "Query") for session in lab.sessions(lab.writer.id)
+    )
 
 
 def replace_writer(lab: LocalAurora) -> None:
@@ -59,14 +68,52 @@ def test_its_next_use_fails_over_before_anything_is_sent(watched: Connect, auror
     assert instance_of(connection) == aurora.writer.id
 
 
-def test_a_statement_on_a_replaced_writer_ends_on_its_own_thread(watched: Connect, aurora: LocalAurora) -> None:
+def test_a_busy_connection_is_left_to_finish(watched: Connect, aurora: LocalAurora) -> None:
+    busy, idle = watched(plugins="aurora_connection_tracker,failover"), watched(**ALONE)
+    with psycopg.connect(aurora.admin_dsn(aurora.writer.id), autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(1)")
+        with ThreadPoolExecutor(1) as thread:
+            statement = thread.submit(busy.execute, "SELECT 'done' FROM pg_advisory_lock(1)")
+            eventually(lambda: is_running(aurora, "'done'"), "the statement to run")
+            replace_writer(aurora)
+            eventually(handle_of(idle).is_severed, "the idle connection to end")
+            assert handle_of(busy).in_use()
+            holder.execute("SELECT pg_advisory_unlock(1)")
+            assert statement.result(20).fetchone() == ("done",)
+    with pytest.raises(wrapper.FailoverSuccessError) as caught:
+        busy.execute("CREATE TABLE lost (x int)")
+    assert caught.value.outcome == "not_sent"
+    assert instance_of(busy) == aurora.writer.id
+
+
+def test_a_statement_on_a_replaced_writer_that_hangs_ends_on_its_own_thread(watched: Connect, aurora: LocalAurora) -> None:
     connection = watched(plugins="aurora_connection_tracker,failover")
     blocked = Blocked(connection)
-    eventually(lambda: is_active(aurora, aurora.writer.id), "the statement to run")
-    replace_writer(aurora)
+    old = aurora.writer.id
+    eventually(lambda: is_active(aurora, old), "the statement to run")
+    aurora.hang(old)
+    aurora.failover(rejoin=False)
     error = blocked.wait()
     assert isinstance(error, wrapper.FailoverSuccessError)
     assert error.outcome == "unknown"
+
+
+def test_a_connection_that_waits_in_a_pool_ends_too(watched: Connect, aurora: LocalAurora) -> None:
+    pool = SqlAlchemyPooledConnectionProvider()
+    watched()
+    old = aurora.writer.id
+    settings = {"plugins": "aurora_connection_tracker,failover", "connection_provider": pool}
+    connection = watched(old, **settings)
+    pooled, handle = connection.target_connection, handle_of(connection)
+    connection.close()
+    assert not pooled.closed
+    replace_writer(aurora)
+    eventually(handle.is_severed, "the pooled connection to end")
+    again = watched(old, **settings)
+    assert again.target_connection is not pooled
+    assert instance_of(again) == old
+    again.close()
+    pool.release_resources()
 
 
 def test_connections_to_others_are_left_alone(watched: Connect, aurora: LocalAurora) -> None:
@@ -98,8 +145,8 @@ def test_without_a_monitor_one_failover_ends_the_other_connections(connect: Conn
     connections = [connect(plugins="aurora_connection_tracker,failover", monitor_mode="off") for _ in range(3)]
     idle = [handle_of(connection) for connection in connections[1:]]
     replace_writer(aurora)
-    # This one is all that the process has to learn it from.
-    connect(monitor_mode="off")
+    # This one, by the endpoint's name, is all that the process has to learn it from.
+    connect(plugins="failover_v2", monitor_mode="off")
     with pytest.raises(wrapper.FailoverSuccessError):
         connections[0].execute("SELECT 1")
     assert all(handle.is_severed() for handle in idle)
@@ -120,7 +167,7 @@ def test_a_child_ends_no_connection_of_its_parent(aurora: LocalAurora, monkeypat
             mine = connect(**settings)
             old = lab.writer.id
             lab.hang(old); lab.failover(rejoin=False); lab.resume(old)
-            connect(**settings)                    # asks the new writer who it is
+            connect(plugins="failover_v2", monitor_mode="off")  # by name: asks the new writer who it is
             try:
                 used.execute("SELECT 1")
             except wrapper.FailoverSuccessError:

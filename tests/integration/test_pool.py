@@ -318,7 +318,7 @@ def test_only_instances_are_pooled_unless_a_function_says_so(connect: Connect, m
         assert backend(connection)
     assert provider.pool_urls == {f"{aurora.instance('instance-2').endpoint}:{aurora.port}/"}
     everywhere = make_pool(accept_url_func=lambda host_info, props: True)
-    with connect(connection_provider=everywhere) as connection:
+    with connect(connection_provider=everywhere, plugins="failover_v2") as connection:
         assert backend(connection)
     assert everywhere.pool_urls == {f"{aurora.writer_endpoint}:{aurora.port}/"}
 

@@ -47,8 +47,8 @@ def test_a_process_whose_threads_stand_still_reads_the_news_before_each_call(aur
 lab = LabClient({str(aurora.directory)!r})
 connection = connect()
 wait(lambda: current_client().is_live and current_client().state.confirmed, "the connection to be watched")
-keep_the_interpreter(1.0)
-wait(lambda: client_loop().is_held, "the client to find out that its thread stood still")
+# Again and again, as between requests: on a busy machine the kernel wakes the thread up too seldom to tell by one time.
+wait(lambda: keep_the_interpreter(1.0) or client_loop().is_held, "the client to find out that its thread stood still")
 lab.hang("writer")
 lab.promote_later(0.3, rejoin=False)
 lab_writer = lab.wait_for_promotion().new_writer

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -207,3 +211,67 @@ def test_a_stopped_monitor_blames_nobody(monitor: MonitorProcess, worker: Worker
         silent = [u for _, u in worker.updates if type(u).__name__ == "HealthUpdate" and u.health.kind == SILENT]
         assert silent == []
     worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "an answer")
+
+
+class LoginsOnly:
+    """Stands before a PostgreSQL server and lets everything through; when `is_deaf`, nothing that comes after a login."""
+
+    # ReadyForQuery, idle: the last of what a server says to a login.
+    _LOGGED_IN = b"Z\0\0\0\5I"
+
+    def __init__(self, host: str, port: int) -> None:
+        self._upstream = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.is_deaf = False
+        self.logins = 0
+        self._open: list[socket.socket] = []
+        self._start(self._accept)
+
+    def _start(self, function: Callable[..., None], *arguments: object) -> None:
+        threading.Thread(target=function, args=arguments, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._upstream)
+                self._open += [client, server]
+                self._start(self._pump, client, server, False)
+                self._start(self._pump, server, client, True)
+
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        logged_in = False
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not (answers and logged_in and self.is_deaf):
+                    sink.sendall(data)
+                if answers and not logged_in and data.endswith(self._LOGGED_IN):
+                    logged_in = True
+                    self.logins += 1
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for one in (self._listener, *self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+@pytest.mark.parametrize("server", ["server"], indirect=True, ids=["postgresql"])
+def test_a_server_that_takes_logins_but_answers_nothing_is_silent(worker: Worker, server: Server) -> None:
+    relay = LoginsOnly(server.lab.writer.address, server.port)
+    try:
+        shown = replace(server, endpoint="127.0.0.1", port=relay.port)
+        topic = worker.watch(shown, interval=0.1)
+        worker.until(lambda: worker.health(topic, shown).proved_at, "the first proof")
+        relay.is_deaf = True
+        worker.until(lambda: worker.health(topic, shown).silent >= 3, "the silence")
+        before = relay.logins
+        worker.until(lambda: relay.logins > before, "more logins, which prove nothing")
+        assert worker.health(topic, shown).is_failing
+        relay.is_deaf = False
+        worker.until(lambda: not worker.health(topic, shown).is_failing, "the answer")
+    finally:
+        relay.close()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from monitor_service import cadence, topology
+from monitor_service.credentials import CredentialBook, fingerprint
 from monitor_service.evidence import Probe, is_due, is_own_trouble, judge, void
 from monitor_service.options import Limits
 from monitor_service.registry import Registry
@@ -185,6 +186,81 @@ def test_during_a_search_a_writers_word_goes_out_at_once_and_a_readers_now_and_t
         assert [is_due(published, proof, hinted_at=None, searching=True) for proof in proofs] == due
         assert not any(is_due(published, proof, hinted_at=None, searching=False) for proof in proofs)
         assert is_due(published, proofs[0], hinted_at=10.0, searching=False)
+
+
+# -- the search for a lost writer ----------------------------------------------------------------------------------------------
+
+PAIR = (TopologyHost("a", 1), TopologyHost("b", 1))
+
+
+def answered(view: topology.View, key: str, role: HostRole, rank: float, now: float) -> topology.View:
+    probe = Probe(now - 0.001, now, ANSWERED, accepting=True, answer=RoleAnswer(role, rank))
+    return topology.on_probe(view, judge(view.health[key], probe, 1.0), now, now)[0]
+
+
+def refused(view: topology.View, key: str, now: float) -> topology.View:
+    return topology.on_probe(view, judge(view.health[key], Probe(now - 0.001, now, REFUSED), 1.0), now, now)[0]
+
+
+def test_after_a_lost_writer_it_stays_fast_for_longer_than_after_a_false_alarm() -> None:
+    view = topology.start(Topology(), PAIR, True, 0.0)
+    view = answered(answered(view, "b:1", HostRole.READER, 0.0, 1.0), "a:1", HostRole.WRITER, 1.0, 1.0)
+    assert view.outage(1.0) is None
+    assert view.fast_until == 1.0 + topology.FAST_AFTER_ALARM
+    doubted, _ = topology.on_report(view, "a:1", "read_only", 10.0, 10.0)
+    assert doubted.outage(10.5) == 0.5
+    cleared = answered(doubted, "a:1", HostRole.WRITER, 1.0, 11.0)
+    assert (cleared.outage(11.0), cleared.fast_until) == (None, 11.0 + topology.FAST_AFTER_ALARM)
+    lost = refused(cleared, "a:1", 20.0)
+    assert lost.outage(21.0) == 1.0
+    found = answered(lost, "b:1", HostRole.WRITER, 2.0, 22.0)
+    assert (found.writer.writer, found.outage(22.0)) == ("b:1", None)
+    assert found.fast_until == 22.0 + topology.FAST_AFTER_CHANGE
+
+
+def test_another_hosts_word_ends_no_search() -> None:
+    view = topology.start(Topology(), PAIR, True, 0.0)
+    view = answered(answered(view, "b:1", HostRole.READER, 0.0, 1.0), "a:1", HostRole.WRITER, 1.0, 1.0)
+    lost = refused(view, "a:1", 2.0)
+    listed = tuple(replace(host, role="writer" if host.host == "b" else "reader") for host in PAIR)
+    told, _ = topology.on_table(lost, listed, "b:1", 3.0)
+    assert told.outage(3.0) == 1.0
+    assert told.writer.writer != "b:1"
+    # Nor its own claim, when it ranks below the one that was accepted.
+    assert answered(told, "b:1", HostRole.WRITER, 0.5, 4.0).outage(4.0) == 2.0
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_calm_hosts_are_asked_at_their_interval_again(slow: bool) -> None:
+    during, after = (
+        cadence.pause(ANSWERED, 30.0, has_session=True, slow=slow, failing_for=0, outage=outage, chance=0.5)
+        for outage in (1.0, None)
+    )
+    assert during <= cadence.LOGIN_PAUSE
+    assert after >= 27.0
+
+
+def test_a_login_that_works_elsewhere_is_tried_at_once_when_a_search_begins() -> None:
+    offer = Offer({"user": "app"})
+    book, key = CredentialBook(), fingerprint(offer)
+    book.replace([offer])
+    book.accepted(key, "a")
+    for now in range(8):
+        book.refused(key, "b", float(now))
+    assert book.pick("b", 8.0, 0.0) is None
+    assert book.pick("c", 8.0, 0.0) is not None, "the other hosts are not to blame"
+    book.forgive()
+    assert book.pick("b", 8.0, 0.0) is not None
+    for at in (8.0, 9.0, 10.0):
+        book.refused(key, "b", at, searching=True)
+        assert book.pick("b", at + 0.9, 0.0) is None
+        assert book.pick("b", at + 1.0, 0.0) is not None
+    never = Offer({"user": "wrong"})
+    book.replace([never])
+    for now in range(8):
+        book.refused(fingerprint(never), "b", float(now), searching=True)
+    book.forgive()
+    assert book.pick("c", 20.0, 0.0) is None, "one that has never worked gets no haste"
 
 
 # One client, another one that claims to be it, and one more.

@@ -19,7 +19,7 @@ from wrapper.hosts import HostInfo, host_key, split_host_key
 from wrapper.pipeline import parse_codes, sort_codes
 from wrapper.resolver import parse_hosts
 from wrapper.settings import HIDDEN, MONITORING_PREFIXES, REGISTRY, SETTINGS, Settings, canonical, mask, merge, split
-from wrapper.urls import parse_endpoint
+from wrapper.urls import EndpointKind, other_endpoint, parse_endpoint
 
 SPEC = Path(__file__).parents[1] / "spec"
 
@@ -228,6 +228,13 @@ def test_secrets_are_in_no_repr_and_no_error() -> None:
 def test_endpoint(case: dict[str, Any]) -> None:
     found = parse_endpoint(case["host"])
     assert (found.kind.value, found.region, found.template) == (case["kind"], case["region"], case["template"])
+    other = other_endpoint(case["host"])
+    assert (other is not None) is (case["kind"] in ("writer cluster", "reader cluster"))
+    if other is not None:
+        there = parse_endpoint(other)
+        assert {found.kind, there.kind} == {EndpointKind.WRITER_CLUSTER, EndpointKind.READER_CLUSTER}
+        assert (there.name, there.region, there.template) == (found.name, found.region, found.template)
+        assert other_endpoint(other) == found.host
 
 
 @pytest.mark.parametrize("case", json.loads((SPEC / "endpoints.json").read_text())["patterns"], ids=lambda case: case["pattern"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wrapper.decisions.admission import LONGEST, admission_delay
+from wrapper.decisions.admission import Bounds, admission_delay
 from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
-from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
 from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
 from wrapper.decisions.writer import Claim, WriterState, consider
-from wrapper.errors import AwsWrapperError, UnsupportedOperationError
-from wrapper.hosts import HostAvailability, HostInfo, HostRole
 from wrapper.monitor.state import ClusterState, HostHealth, Topology, TopologyHost
 
 SPEC = Path(__file__).parents[1] / "spec"
@@ -125,41 +123,28 @@ def test_the_newest_of_two_views_wins() -> None:
     assert step.candidates[0].key == "b"
 
 
-hosts_strategy = st.lists(
-    st.builds(
-        HostInfo,
-        host=st.sampled_from(["a", "b", "c", "d"]),
-        port=st.just(1),
-        role=st.sampled_from([HostRole.READER, HostRole.WRITER]),
-        availability=st.sampled_from(list(HostAvailability)),
-        weight=st.integers(0, 9),
-    ),
-    max_size=4,
-    unique_by=lambda host: host.host,
-)
+bounds_strategy = st.builds(Bounds, st.integers(0, 500), st.floats(0, 10_000), st.floats(0, 60))
+draws = st.floats(0, 1, exclude_max=True)
 
 
-@given(st.sampled_from(STRATEGIES), hosts_strategy, st.floats(0, 1, exclude_max=True), st.integers(0, 1000))
-def test_a_choice_is_always_eligible(strategy: str, hosts: list[HostInfo], draw: float, turn: int) -> None:
-    eligible = [host for host in hosts if host.role is HostRole.READER and host.availability is HostAvailability.AVAILABLE]
-    chosen = choose(strategy, hosts, HostRole.READER, draw, turn=turn)
-    assert chosen in eligible if eligible else chosen is None
+@given(st.integers(0, 100_000), draws, bounds_strategy, st.floats(0, 100))
+def test_nobody_waits_longer_than_allowed_and_who_comes_late_waits_less(
+    expected: int, draw: float, bounds: Bounds, elapsed: float
+) -> None:
+    delay = admission_delay(expected, draw, bounds)
+    assert 0.0 <= delay <= bounds.longest + 1e-6
+    assert admission_delay(expected, draw, bounds, elapsed) == pytest.approx(max(0.0, delay - elapsed), abs=2e-6)
 
 
-def test_round_robin_is_fair_by_weight() -> None:
-    hosts = [HostInfo("a", 1, HostRole.READER), HostInfo("b", 1, HostRole.READER, host_id="instance-b")]
-    weights = parse_weights("round_robin_host_weight_pairs", "a:1, instance-b:3")
-    turns = [choose("round_robin", hosts, HostRole.READER, 0.0, weights=weights, turn=turn) for turn in range(8)]
-    assert [host.host for host in turns if host is not None] == ["a", "b", "b", "b"] * 2
+@given(st.integers(1, 3000), st.integers(1, 100), st.integers(10, 1000))
+def test_a_few_connect_at_once_and_the_others_at_the_rate(expected: int, burst: int, rate: int) -> None:
+    bounds = Bounds(burst, rate, longest=1e9)
+    delays = sorted(admission_delay(expected, place / expected, bounds) for place in range(expected))
+    assert sum(delay == 0.0 for delay in delays) == min(expected, burst + 1)
+    waiting = delays[burst:]
+    assert all(later - earlier == pytest.approx(1 / rate, abs=1e-5) for earlier, later in pairwise(waiting))
 
 
-def test_bad_strategy_and_weights_are_named() -> None:
-    with pytest.raises(UnsupportedOperationError, match="fastest"):
-        choose("fastest", [], None, 0.0)
-    with pytest.raises(AwsWrapperError, match=r"round_robin_host_weight_pairs.*'a:0'"):
-        parse_weights("round_robin_host_weight_pairs", "a:0")
-
-
-@given(st.integers(0, 100_000), st.floats(0, 1, exclude_max=True))
-def test_admission_is_bounded(expected: int, draw: float) -> None:
-    assert 0.0 <= admission_delay(expected, draw) <= LONGEST
+@given(st.integers(0, 100_000), draws)
+def test_the_rate_can_be_unlimited(expected: int, draw: float) -> None:
+    assert admission_delay(expected, draw, Bounds(rate=0)) == 0.0

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from wrapper.connection import AwsWrapperConnection
 
 
+DEFAULT_PLUGINS = "initial_connection,aurora_connection_tracker,failover_v2,host_monitoring_v2"
+
+
 class FailureListener(Protocol):
     """Told by the guard at the driver's single I/O point that a physical connection failed."""
 
@@ -90,6 +93,11 @@ class DriverDialect(Protocol):
 
     def disown(self, connection: Any) -> None:
         """In a forked child: see to it that nothing done to a connection of the parent's reaches the server, not even its end."""
+        ...
+
+    def in_use(self, connection: Any) -> Callable[[], bool]:
+        """Return a function that any thread may call, which tells whether a call is using the connection at that moment. It neither
+        touches the driver nor keeps the connection alive."""
         ...
 
     def fileno(self, connection: Any) -> int | None:

@@ -23,7 +23,7 @@ from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate, detected
 from wrapper.dialects.mysql import MySqlDialect, detection
 from wrapper.drivers import mysql_errors, mysql_guard, mysql_parameters, mysql_query, mysql_socket
-from wrapper.drivers.base import FailureListener
+from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.drivers.mysql_socket import Keepalive
 from wrapper.errors import AwsWrapperError
@@ -86,7 +86,7 @@ class MySqlConnectorDialect:
 
     code: ClassVar[str] = "mysql-connector-python"
     engine: ClassVar[str] = "mysql"
-    default_plugins: ClassVar[str] = "failover_v2,host_monitoring_v2"
+    default_plugins: ClassVar[str] = DEFAULT_PLUGINS
     commits_on_exit: ClassVar[bool] = False
     database_keyword: ClassVar[str] = "database"
     # An aborted handshake counts towards the server's max_connect_errors.
@@ -195,6 +195,9 @@ class MySqlConnectorDialect:
 
     def disown(self, connection: Any) -> None:
         mysql_guard.disown(connection)
+
+    def in_use(self, connection: Any) -> Callable[[], bool]:
+        return mysql_guard.in_use(connection)
 
     def fileno(self, connection: Any) -> int | None:
         return mysql_guard.number_of(connection)

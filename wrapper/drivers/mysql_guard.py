@@ -47,16 +47,27 @@ _IO_METHODS = (
 _guarded: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+class _Use:
+    """Whether the server owes a connection an answer. Other threads may look at it, which must not look at the connection."""
+
+    __slots__ = ("is_waiting",)
+
+    def __init__(self) -> None:
+        self.is_waiting = False
+
+
 @cache
 def guarded_class(connection_class: Any) -> Any:
     """Return a class of the driver's connections with the guard.
 
-    Attributes of ours are `_failure_listener`; `_lost`, whether the connection failed; and, of the C extension, `_descriptor`.
+    Attributes of ours are `_failure_listener`; `_lost`, whether the connection failed; `_use`; and, of the C extension,
+    `_descriptor`.
     """
     names: dict[str, Any] = {
         "guarded_class": connection_class,
         "_failure_listener": None,
         "_lost": False,
+        "_use": _Use(),  # of those that were never opened
         "_descriptor": None,
         "__module__": connection_class.__module__,
     }
@@ -70,10 +81,17 @@ def guard(connection: Any, listener: FailureListener) -> None:
     """Have `listener` told of every failure at the connection's I/O point."""
     if not hasattr(connection, "guarded_class"):  # made by somebody else
         connection.__class__ = guarded_class(connection.__class__)
+        connection._use = _Use()
         if isinstance(connection, MySQLConnection):
             _guard_socket(connection, connection._socket)
     connection._failure_listener = listener
     _guarded.add(connection)
+
+
+def in_use(connection: Any) -> Callable[[], bool]:
+    """Return a function that tells, on any thread, whether a call is waiting for the server."""
+    use: _Use = connection._use
+    return lambda: use.is_waiting
 
 
 def unguard(connection: Any) -> None:
@@ -104,7 +122,7 @@ def _pure_methods(connection_class: Any) -> dict[str, Any]:
         return _guard_socket(self, driver_get_connection(self))
 
     def open_connection(self: Any) -> None:
-        self._lost = False
+        self._lost, self._use = False, _Use()
         driver_open(self)
 
     return {"_get_connection": get_connection, "_open_connection": open_connection}
@@ -113,6 +131,7 @@ def _pure_methods(connection_class: Any) -> dict[str, Any]:
 def _guard_socket(connection: Any, sock: Any) -> Any:
     sock.__class__ = _guarded_socket_class(sock.__class__)
     sock._owner = weakref.ref(connection)
+    sock._use = connection._use
     return sock
 
 
@@ -121,6 +140,7 @@ def _guarded_socket_class(socket_class: Any) -> type:
     driver_send, driver_receive = socket_class.send, socket_class.recv
 
     def send(self: Any, *args: Any, **kwargs: Any) -> None:
+        self._use.is_waiting = True
         try:
             driver_send(self, *args, **kwargs)
         except Exception as error:
@@ -133,6 +153,8 @@ def _guarded_socket_class(socket_class: Any) -> type:
         except Exception as error:
             _socket_failed(self, error)
             raise
+        finally:
+            self._use.is_waiting = False
 
     names = {"send": send, "recv": receive, "__module__": socket_class.__module__}
     return type(socket_class.__name__, (socket_class,), names)
@@ -169,7 +191,7 @@ def _extension_methods(connection_class: Any) -> dict[str, Any]:
             raise
 
     def open_connection(self: Any) -> None:
-        self._lost = False
+        self._lost, self._use = False, _Use()
         before = mysql_socket.open_sockets()
         driver_open(self)
         self._descriptor = mysql_socket.find(self, before)
@@ -183,11 +205,14 @@ def _extension_methods(connection_class: Any) -> dict[str, Any]:
 def _guarding(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self._use.is_waiting = True
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
             notice(self, error)
             raise
+        finally:
+            self._use.is_waiting = False
 
     return guarded
 

@@ -21,7 +21,7 @@ from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate, detected
 from wrapper.dialects.postgresql import detection
 from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_session
-from wrapper.drivers.base import FailureListener
+from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo, HostRole
@@ -83,7 +83,7 @@ class PsycopgDialect:
 
     code: ClassVar[str] = "psycopg"
     engine: ClassVar[str] = "postgresql"
-    default_plugins: ClassVar[str] = "failover_v2,host_monitoring_v2"
+    default_plugins: ClassVar[str] = DEFAULT_PLUGINS
     commits_on_exit: ClassVar[bool] = True
     database_keyword: ClassVar[str] = "dbname"
     preflight_is_free: ClassVar[bool] = True
@@ -220,6 +220,10 @@ class PsycopgDialect:
 
     def disown(self, connection: Any) -> None:
         """psycopg itself ends a connection in the process that opened it only."""
+
+    def in_use(self, connection: Any) -> Callable[[], bool]:
+        # Held by psycopg during every call but the parts of a COPY.
+        return connection.lock.locked  # type: ignore[no-any-return]
 
     def fileno(self, connection: Any) -> int | None:
         try:

@@ -16,10 +16,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wrapper.monitor.generation import advance
+from wrapper.monitor.generation import GENERATION, advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
     STALE_AFTER,
@@ -50,6 +52,8 @@ _CATCH_UP = 0.1
 _FRESH = 0.02
 # Where no thread is to be had: when to try again.
 _START_AGAIN = 10.0
+# After this long, another connection that moves away from a host means that the host was lost again.
+_LONGEST_MOVE = 30.0
 
 
 class MonitorClient:
@@ -67,10 +71,18 @@ class MonitorClient:
         self.state = SharedState()
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}
+        # By watch key: the generation at which they were looked up, and what was published and what this process knew.
+        self._looked_up: dict[str, tuple[int, tuple[ClusterState | None, ClusterState | None]]] = {}
         self.watches: dict[str, WatchRequest] = {}
         # By watch key, what the login values that the monitor has were made from. Holds passwords.
         self._offered: dict[str, Any] = {}
         self.searches: dict[str, DirectSearch] = {}
+        # Open connections per host, as the monitor was last told.
+        self.reported: dict[str, int] = {}
+        # By thread, the host that it is just connecting to.
+        self._opening: dict[int, str] = {}
+        # By host, when the first connection of this process moved away from it lately.
+        self._moving: dict[str, float] = {}
         self.inbox: deque[Message] = deque()
         self.wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handles: dict[int, weakref.ref[Handle]] = {}
@@ -88,15 +100,28 @@ class MonitorClient:
     def views(self, watch: Watch) -> list[ClusterState]:
         """Return what is known of the cluster a watch leads to: by the monitor, and by sessions of this process.
 
-        An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance.
+        An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance, a reader endpoint to that
+        of the writer endpoint, and the reverse.
         """
-        published = self.state.by_watch(watch.key) or self.state.by_host(watch.host_key)
-        return [view for view in (published, self.own_view(watch)) if view is not None]
+        return [view for view in self._known(watch) if view is not None]
 
     def own_view(self, watch: Watch) -> ClusterState | None:
         """Return what sessions of this process know of the cluster a watch leads to."""
-        instance = watch.host_key
-        return self.local.get(watch.key) or next((view for view in self.local.values() if instance in view.health), None)
+        return self._known(watch)[1]
+
+    def _known(self, watch: Watch) -> tuple[ClusterState | None, ClusterState | None]:
+        # A connect asks for this many times over, mostly without any news since the last one. The generation is read before what it
+        # stands for, so that what is remembered is never older than it says.
+        generation = GENERATION[0]
+        remembered = self._looked_up.get(watch.key)
+        if remembered is not None and remembered[0] == generation:
+            return remembered[1]
+        state, local = self.state, self.local
+        published = state.by_watch(watch.key) or state.by_host(watch.host_key) or state.by_watch(watch.sibling_key)
+        listing = (view for view in local.values() if watch.host_key in view.health)
+        known = published, local.get(watch.key) or next(listing, None) or local.get(watch.sibling_key)
+        self._looked_up[watch.key] = generation, known
+        return known
 
     def cluster(self, watch: Watch) -> ClusterState | None:
         """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
@@ -178,6 +203,29 @@ class MonitorClient:
             handle = reference()
             if handle is not None and handle.is_open:
                 yield handle
+
+    def connections(self) -> dict[str, int]:
+        """Return the number of this process's connections per host: those in use, and those that are just being opened."""
+        counts: dict[str, int] = {}
+        for key in (*(handle.key for handle in self.handles() if not handle.is_pooled), *self._opening.copy().values()):
+            counts[key] = counts.get(key, 0) + 1
+        return counts
+
+    def moving_since(self, key: str, now: float) -> float:
+        """Return for how many seconds connections of this process have been moving away from a host."""
+        since = self._moving.get(key)
+        if since is None or now - since > _LONGEST_MOVE:
+            since = self._moving[key] = now
+        return now - since
+
+    @contextmanager
+    def opening(self, key: str) -> Iterator[None]:
+        """Count a connection to a host while it is being opened: threads that connect at once must see each other."""
+        self._opening[get_ident()] = key
+        try:
+            yield
+        finally:
+            self._opening.pop(get_ident(), None)
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 

@@ -96,7 +96,8 @@ class ClientLoop:
         self.thread = 0
         self.turns = 0
         self.turned_at = 0.0
-        # Whether this thread was found to stand still while its process does nothing: see `_notice_if_held`.
+        self.waits = 0
+        # Whether this thread was found to wait too long for the interpreter: see `seconds_held`.
         self.is_held = False
         self.refused = ""
 
@@ -106,6 +107,7 @@ class ClientLoop:
         """Run until told to stop or idle for long; an error of the loop itself is logged and ends it, the next use starts
         another."""
         self.thread = get_native_id()
+        self.waits = waits_so_far()
         context = zmq.Context(io_threads=1)
         try:
             self._open(context)
@@ -143,9 +145,8 @@ class ClientLoop:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        waits = waits_so_far()
         self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
-        self._notice_if_held(waits)
+        self._notice_if_held()
         try:
             os.eventfd_read(self.client.wake_fd)
         except BlockingIOError:
@@ -162,13 +163,15 @@ class ClientLoop:
         if self.is_held:
             advance()  # have every connection look, and let us catch up, at its next call
 
-    def _notice_if_held(self, waits: int) -> None:
-        held = seconds_held(waits)
+    def _notice_if_held(self) -> None:
+        # Since the last look, so that no part of a turn goes uncounted.
+        held = seconds_held(self.waits)
+        self.waits = waits_so_far()
         if not self.is_held and held >= _HELD:
             self.is_held = True
             logger.warning(
-                "the threads of this process were held up for %.1f s while it had nothing to do (uwsgi: set enable-threads); from "
-                "now on news of the cluster is read before each call",
+                "the interpreter kept the monitor's client waiting for %.1f s (many busy threads, or uwsgi without "
+                "enable-threads); from now on news of the cluster is read before each call",
                 held,
             )
 
@@ -332,8 +335,10 @@ class ClientLoop:
             self.snapshot_at = now + _REQUEST_RETRY
         counts: dict[str, int] = {}
         for handle in self.client.handles():
-            counts[handle.key] = counts.get(handle.key, 0) + 1
-        if counts or self.unanswered:
+            self.busy_at = now
+            if not handle.is_pooled:
+                counts[handle.key] = counts.get(handle.key, 0) + 1
+        if self.unanswered:
             self.busy_at = now
         self._tighten()
         if counts != self.counts:
@@ -342,6 +347,7 @@ class ClientLoop:
             self.renew_at = min(self.renew_at, now + _RECOUNT)
         if now >= self.renew_at:
             self._send(Renew(self.client.identity, counts))
+            self.client.reported = counts
             self.renew_at = now + RENEW_INTERVAL
         if now - self.busy_at > _IDLE_STOP:
             self.client.inbox.append(Release(self.client.identity))

@@ -13,16 +13,20 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any
 
 from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
 from wrapper.monitor.state import ClusterState, HostHealth
 from wrapper.monitor.threads import allocate_lock, original
 
-# struct tcp_info (linux/tcp.h): eight one-byte fields, then 32-bit ones; the twelfth is tcpi_last_data_recv, in milliseconds.
-_LAST_DATA_RECEIVED = struct.Struct("@I")
-_LAST_DATA_RECEIVED_OFFSET = 8 + 11 * 4
+# struct tcp_info (linux/tcp.h): eight one-byte fields, then 32-bit ones; the tenth is tcpi_last_data_sent, the twelfth
+# tcpi_last_data_recv, both in milliseconds.
+_LAST_DATA = struct.Struct("@IxxxxI")
+_LAST_DATA_OFFSET = 8 + 9 * 4
 _TCP_INFO_SIZE = 104
+# Seconds without traffic after which a connection that no call is using is idle. A COPY between two of its parts is not.
+_QUIET = 0.1
 
 
 class Handle:
@@ -30,7 +34,8 @@ class Handle:
 
     `key`: the host it leads to; `opened_at`: CLOCK_MONOTONIC seconds; `to_writer`: whether that host was the writer then;
     `sensitivity`: how its owner judges evidence, None to leave it alone whatever happens; `ends_with_writer`: whether to end it
-    when another host has become the writer in its host's place; `aborted_by`: the evidence on which it was shut down.
+    when another host has become the writer in its host's place; `in_use`: tells whether a call is using it, without touching the
+    driver; `is_pooled`: it waits in a pool, nobody's; `aborted_by`: the evidence on which it was shut down.
     """
 
     __slots__ = (
@@ -40,6 +45,8 @@ class Handle:
         "_pid",
         "aborted_by",
         "ends_with_writer",
+        "in_use",
+        "is_pooled",
         "key",
         "opened_at",
         "sensitivity",
@@ -47,7 +54,7 @@ class Handle:
         "watch_key",
     )
 
-    def __init__(self, fd: int, watch_key: str, key: str, opened_at: float) -> None:
+    def __init__(self, fd: int, watch_key: str, key: str, opened_at: float, in_use: Callable[[], bool] = bool) -> None:
         self._fd = os.dup(fd)
         self._pid = os.getpid()
         # Only ever held across a system call.
@@ -58,6 +65,8 @@ class Handle:
         self.to_writer = False
         self.sensitivity: Sensitivity | None = None
         self.ends_with_writer = False
+        self.in_use = in_use
+        self.is_pooled = False
         self.aborted_by: HostHealth | None = None
 
     @property
@@ -66,6 +75,18 @@ class Handle:
 
     def last_received(self) -> float | None:
         """When the kernel last received data on the connection (CLOCK_MONOTONIC seconds), None if it does not say."""
+        traffic = self._traffic()
+        return None if traffic is None else traffic[1]
+
+    def is_idle(self) -> bool:
+        """Whether no call is using the connection, and there was no traffic just now."""
+        if self.in_use():
+            return False
+        traffic = self._traffic()
+        return traffic is None or time.monotonic() - max(traffic) > _QUIET
+
+    def _traffic(self) -> tuple[float, float] | None:
+        """When data was last sent and received."""
         with self._lock:
             if self._fd < 0:
                 return None
@@ -74,8 +95,9 @@ class Handle:
                     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
                 except OSError:
                     return None
-        (milliseconds,) = _LAST_DATA_RECEIVED.unpack_from(info, _LAST_DATA_RECEIVED_OFFSET)
-        return time.monotonic() - float(milliseconds) / 1000
+        now = time.monotonic()
+        sent, received = _LAST_DATA.unpack_from(info, _LAST_DATA_OFFSET)
+        return now - sent / 1000, now - received / 1000
 
     def is_severed(self) -> bool:
         """Whether the peer has closed or reset the connection, as the kernel knows; no traffic, and nothing is read."""
@@ -142,10 +164,19 @@ def is_superseded(handle: Handle, cluster: ClusterState) -> bool:
     return proved_at is not None and proved_at > handle.opened_at
 
 
+def ends_now(handle: Handle, cluster: ClusterState) -> bool:
+    """Whether a connection that should end with its writer should end now. A call that is under way is left to the server, as long
+    as that answers: a query is as good there as anywhere, and a write is refused."""
+    if not handle.ends_with_writer or not is_superseded(handle, cluster):
+        return False
+    evidence = cluster.health.get(handle.key)
+    return (evidence is not None and evidence.is_failing) or handle.is_idle()
+
+
 def evidence_against(handle: Handle, cluster: ClusterState) -> HostHealth | None:
     """Return the evidence on which the connection should be shut down now, None if there is no reason to."""
     evidence = cluster.health.get(handle.key)
-    if evidence is not None and handle.ends_with_writer and is_superseded(handle, cluster):
+    if evidence is not None and ends_now(handle, cluster):
         return evidence
     if handle.sensitivity is None or evidence is None or not covers(evidence, handle.opened_at):
         return None

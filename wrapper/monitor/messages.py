@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from ..hosts import host_key
+from ..urls import other_endpoint
 from .regions import either
 from .state import (
     ClusterGone,
@@ -78,6 +79,12 @@ class Watch(Value, frozen=True, omit_defaults=True, dict=True):  # with a dictio
     def key(self) -> str:
         """The text under which a `ClusterState` lists this watch."""
         return f"{self.engine}://{self.host.rstrip('.').lower()}:{self.port}/{self.cluster_id or ''}"
+
+    @cached_property
+    def sibling_key(self) -> str:
+        """The key for the same cluster's other endpoint: the reader's for the writer's and the reverse. Empty for other names."""
+        sibling = other_endpoint(self.host)
+        return "" if sibling is None else Watch(self.engine, sibling, self.port, self.cluster_id).key
 
     @cached_property
     def host_key(self) -> str:

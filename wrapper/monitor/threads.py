@@ -57,11 +57,10 @@ def waits_so_far() -> int:
 
 
 def seconds_held(waits_before: int) -> float:
-    """For how long, since it had waited so often, this thread was kept waiting by code that keeps the interpreter's lock, as uwsgi
-    2.0.21 does while it has no request, unless it is told to enable threads.
+    """For how long, since it had waited so often, this thread waited for the interpreter's lock: at least, as seen by the kernel.
 
-    A thread that waits for the lock wakes up once per switch interval. A stopped process does not, and on a busy machine the lock
-    is given up in time.
+    A thread that waits for the lock wakes up once per switch interval, one of a stopped process does not. uwsgi 2.0.21 keeps the
+    lock while it has no request, unless it is told to enable threads; sixteen busy threads of Python's keep it long enough, too.
     """
     return (waits_so_far() - waits_before) * sys.getswitchinterval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wrapper.decisions.selection import HIGHEST_LOAD, LOWEST_LOAD
 from wrapper.parameters.forms import REGION, REGION_PATTERN, STRATEGIES, WEIGHTS
 from wrapper.parameters.setting import Form, Setting
 
@@ -78,6 +79,11 @@ SETTINGS = (
     Setting("round_robin_default_weight", int, 1, "Weight of hosts not listed.", plugin="selection", minimum=1),
     Setting("weighted_random_host_weight_pairs", str, "", "`host:weight,…` for weighted_random.", plugin="selection", form=WEIGHTS),
     Setting("weighted_random_default_weight", int, 1, "Weight of hosts not listed.", plugin="selection", minimum=1),
+    *(
+        Setting(f"{name}_{figure}_weight", float, default, f"What {unit} counts for {name}.", plugin="selection", minimum=0)
+        for name in (LOWEST_LOAD, HIGHEST_LOAD)
+        for figure, default, unit in (("cpu", 1.0, "a percent of CPU"), ("lag", 100.0, "a millisecond of lag"))
+    ),
     Setting(
         "global_cluster_instance_host_patterns",
         tuple,

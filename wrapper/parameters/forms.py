@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wrapper.decisions import selection
 from wrapper.parameters.setting import Form
 
 REGION_PATTERN = r"[a-z]{2,}(-[a-z]+)+-\d+"
@@ -15,4 +16,4 @@ WEIGHTS = Form(
     r"(\s*[^\s,]+\s*:\s*0*[1-9]\d*\s*(,\s*|$))*",
 )
 
-STRATEGIES = ("random", "round_robin", "weighted_random", "highest_weight", "least_connections", "fastest_response")
+STRATEGIES = (*selection.STRATEGIES, "fastest_response")

@@ -31,8 +31,9 @@ class Setting(Struct, frozen=True):
     """One parameter.
 
     `unit` is that of the value as given; bounds are inclusive. A `tuple` is given as a comma-separated list, to each item of which
-    `choices` and `form` apply; an `object` can be a keyword argument only. A choice may be written in any case, with hyphens or
-    underscores. `keyword` is set where the value is the driver's rather than ours, to libpq's name for it.
+    `choices` and `form` apply; an `object` can be a keyword argument only. A choice may be written in any case, with hyphens,
+    underscores, or as JDBC writes it (strictWriter). `keyword` is set where the value is the driver's rather than ours, to libpq's
+    name for it.
     """
 
     name: str
@@ -97,8 +98,9 @@ class Setting(Struct, frozen=True):
 
 
 def _spelling(text: str) -> str:
-    # The reference documents hyphens in some places and understands underscores only; both mean the same here.
-    return text.strip().lower().replace("-", "_")
+    # The reference documents hyphens in some places and understands underscores only; its siblings write leastConnections. All mean
+    # the same here.
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text.strip()).lower().replace("-", "_")
 
 
 def _read_bool(value: Any) -> bool:

@@ -1,9 +1,9 @@
 """`aurora_connection_tracker`: ends the connections of this process to a writer that another host has replaced.
 
-Every open connection has a handle already (`wrapper.monitor.handles`); this plugin marks its own. The client thread shuts the
-sockets of marked ones down as soon as the monitor has published another writer; what happens here covers a process that finds out
-by itself, and the call that is faster than the client thread. The owner of a connection notices at the next use, on its own
-thread. Nothing is added to a call.
+Every open connection has a handle already (`wrapper.monitor.handles`), in a pool too; this plugin marks its own. The client thread
+shuts the sockets of marked ones down that are idle, as soon as the monitor has published another writer; one that is busy ends when
+its call does. What happens here covers a process that finds out by itself, and the call that is faster than the client thread. The
+owner of a connection notices at the next use, on its own thread. Nothing is added to a call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo
-from wrapper.monitor.handles import Handle, is_superseded
+from wrapper.monitor.handles import Handle, ends_now, is_superseded
 from wrapper.monitor.state import ClusterState
 from wrapper.plugin import (
     CONNECT,
@@ -64,15 +64,16 @@ class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
         nothing is sent."""
         handle = self._handle(self._service.current_connection)
         cluster = self._service.cluster
-        if handle is not None and cluster is not None:
-            _judge(handle, cluster)
+        if handle is not None and cluster is not None and is_superseded(handle, cluster) and not handle.in_use():
+            _end(handle, cluster)
 
     def notify_connection_changed(self, changes: set[ConnectionEvent]) -> OldConnectionSuggestedAction:
         """After a failover: end the others too, which may be idle for a long time."""
         cluster = self._service.cluster
         if cluster is not None and ConnectionEvent.CONNECTION_OBJECT_CHANGED in changes:
             for handle in self._service.client.handles():
-                _judge(handle, cluster)
+                if ends_now(handle, cluster):
+                    _end(handle, cluster)
         return OldConnectionSuggestedAction.NO_OPINION
 
     def _handle(self, connection: Any) -> Handle | None:
@@ -80,12 +81,9 @@ class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
         return None if physical is None else physical.handle
 
 
-def _judge(handle: Handle, cluster: ClusterState) -> None:
-    # Nothing but the writer counts here: what was published of silence is void when the monitor is silent itself.
+def _end(handle: Handle, cluster: ClusterState) -> None:
     evidence = cluster.health.get(handle.key)
-    if evidence is None or not handle.ends_with_writer or not handle.is_open or handle.aborted_by is not None:
-        return
-    if is_superseded(handle, cluster):
+    if evidence is not None and handle.ends_with_writer and handle.is_open and handle.aborted_by is None:
         logger.info("ending a connection to %s: the writer is %s now", handle.key, cluster.topology.writer)
         handle.give_up(evidence)
 

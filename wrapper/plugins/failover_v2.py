@@ -10,12 +10,10 @@ statement is never repeated here; `FailoverError.outcome` says whether the appli
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from wrapper.decisions.admission import admission_delay
 from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
@@ -277,9 +275,10 @@ class FailoverV2Plugin(Plugin):
         """Perform the plan: return a connection to a host that has just confirmed its role. Raises `FailoverFailedError`."""
         service = self._service
         reported_at = plan.started
-        admission = self._admission_delay(lost)
         refused_at: float | None = None
         refusal: Refusal | None = None
+        fresh = _FRESH_PROOF
+        expected = service.known_cluster.connections_to(lost)
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
@@ -289,13 +288,15 @@ class FailoverV2Plugin(Plugin):
                     raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
             if isinstance(step, Attempt):
-                if admission > 0.0:
-                    time.sleep(admission)
-                    admission = 0.0
+                pause = service.known_cluster.admission_delay(lost, expected, now)
+                expected = 0  # once is enough
+                if pause > 0.0:
+                    time.sleep(min(pause, plan.deadline - now))
+                    fresh += pause  # not all of them shall ask before they connect
                     continue  # what was true before the pause may not be any more
                 candidate = self._choose(step.candidates)
                 try:
-                    return self._try(candidate, plan.deadline - now)
+                    return self._try(candidate, plan.deadline - now, fresh)
                 except Exception as attempt_error:
                     kind = self._driver.classify(attempt_error)
                     if kind is ErrorKind.LOGIN:
@@ -322,11 +323,6 @@ class FailoverV2Plugin(Plugin):
         text = f"failover from {lost} failed: no host that answers accepts the login: {error}"
         return self._error(FailoverFailedError, text, outcome, error)
 
-    def _admission_delay(self, lost: str) -> float:
-        """Seconds by which to put off the first attempt, so that many connections that move at once are spread out."""
-        expected = max((view.health[lost].connections for view in self._service.views if lost in view.health), default=0)
-        return admission_delay(expected, random.random())
-
     def _report(self, key: str, error: str) -> None:
         if self._service.watch is not None:
             self._service.client.report(self._service.watch, key, error)
@@ -339,11 +335,11 @@ class FailoverV2Plugin(Plugin):
         chosen = self._service.get_host_info_by_strategy(HostRole.UNKNOWN, strategy, tuple(hosts.values()))
         return next((candidate for candidate in candidates if hosts[candidate.key] == chosen), candidates[0])
 
-    def _try(self, candidate: Candidate, time_left: float) -> tuple[Any, HostInfo]:
+    def _try(self, candidate: Candidate, time_left: float, fresh: float) -> tuple[Any, HostInfo]:
         """Connect through the rest of the chain and have the host itself confirm the role, on this very connection."""
         service = self._service
         host = service.host_by_key(candidate.key)
-        if time.monotonic() - candidate.proved_at > _FRESH_PROOF:
+        if time.monotonic() - candidate.proved_at > fresh:
             service.preflight(host, max(0.001, min(PREFLIGHT_TIMEOUT, time_left)))
         connection = service.connect(host, dict(service.parameters), plugin_to_skip=self)
         try:

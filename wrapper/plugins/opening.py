@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from wrapper.decisions.admission import admission_delay
 from wrapper.decisions.opening import (
     ENDPOINT,
     Aim,
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
 logger = logging.getLogger(__name__)
+# Workers that seed the random module alike, or were forked without hooks, would all draw the same.
+_random = random.SystemRandom()
 
 
 class WrongRole(Exception):
@@ -64,7 +65,7 @@ class Opener:
         """
         began = time.monotonic()
         # Spread, so that the workers that met the same failure do not come back together.
-        interval = self._interval * random.uniform(0.75, 1.25)
+        interval = self._interval * _random.uniform(0.75, 1.25)
         opening = Opening(aim, parse_endpoint(host_info.host).region, began + self._timeout, interval)
         failure: Exception | None = None
         expected = 0
@@ -77,7 +78,7 @@ class Opener:
                 raise self._given_up(host_info, aim, failure)
             if isinstance(step, Wait):
                 self._wait(seen, step.until - now)
-                time.sleep(admission_delay(expected, random.random()))
+                time.sleep(self._service.known_cluster.admission_delay(host_info.key, expected, time.monotonic()))
                 continue
             host = self._choose(aim, step.hosts)
             try:
@@ -89,7 +90,7 @@ class Opener:
                     raise
                 failure = error
                 tried = ENDPOINT if host is None else host.key
-                expected = max(expected, self._connections(tried))
+                expected = max(expected, self._service.known_cluster.connections_to(tried))
                 logger.info("connecting to %s for %s was no success: %s", host or host_info, host_info.host, error)
                 self._report(tried, error)
                 opening = opening.failed_at(tried, time.monotonic())
@@ -142,10 +143,6 @@ class Opener:
             service.search_directly()
             time_left = min(time_left, RENEWAL)
         wait_for_change(seen, time_left)
-
-    def _connections(self, key: str) -> int:
-        """How many connections of this machine may be looking for a new place with this one."""
-        return max((view.health[key].connections for view in self._service.views if key in view.health), default=0)
 
     def _report(self, tried: str, error: Exception) -> None:
         service = self._service

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from wrapper.decisions.selection import STRATEGIES, choose, parse_weights
+from wrapper.decisions.selection import ROUND_ROBIN, STRATEGIES, Line, Rule, choose, eligible, line_of
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
 
@@ -49,11 +49,40 @@ class ConnectionProvider(Protocol):
         ...
 
 
+# The random module's numbers are the application's, and the same in every worker that seeds it or was forked without hooks.
+chance = random.SystemRandom()
+
+
+class Turns:
+    """The running numbers of round robin in this process.
+
+    Each line of hosts has its own, so that nobody's turn is taken by who chooses among other hosts, or by other weights. It begins
+    anywhere: a hundred workers that start together must not begin with the same host.
+    """
+
+    _MOST = 1024
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[int, Line], Iterator[int]] = {}
+
+    def take(self, line: Line) -> int:
+        """Return the next number of a line."""
+        key = (os.getpid(), line)
+        number = self._numbers.get(key)
+        if number is None:
+            if len(self._numbers) >= self._MOST:
+                self._numbers.clear()
+            first = chance.randrange(sum(length for _, length in line) or 1)
+            # One of the threads that come here together wins; taking a number is a single step.
+            number = self._numbers.setdefault(key, itertools.count(first))
+        return next(number)
+
+
+TURNS = Turns()
+
+
 class DriverConnectionProvider:
     """Opens every connection with the driver."""
-
-    # Round robin goes on from connection to connection, and separately for each set of hosts.
-    _turns: ClassVar[defaultdict[frozenset[str], Iterator[int]]] = defaultdict(itertools.count)
 
     def accepts_host_info(self, host_info: HostInfo, props: Mapping[str, Any]) -> bool:
         return True
@@ -65,16 +94,10 @@ class DriverConnectionProvider:
         self, hosts: Sequence[HostInfo], role: HostRole, strategy: str, props: Mapping[str, Any]
     ) -> HostInfo | None:
         # `props` may be the registry's settings, which know their defaults, or plain text parameters of a user's.
-        pairs = f"{strategy}_host_weight_pairs"
-        return choose(
-            strategy,
-            hosts,
-            None if role is HostRole.UNKNOWN else role,
-            random.random(),
-            weights=parse_weights(pairs, props.get(pairs) or "") if strategy in ("round_robin", "weighted_random") else None,
-            default_weight=int(props.get(f"{strategy}_default_weight") or 1),
-            turn=next(self._turns[frozenset(host.key for host in hosts)]),
-        )
+        rule = Rule.of(strategy, props)
+        found = eligible(hosts, None if role is HostRole.UNKNOWN else role)
+        turn = TURNS.take(line_of(rule, found)) if found and strategy == ROUND_ROBIN else 0
+        return choose(rule, found, draw=chance.random(), turn=turn)
 
     def connect(
         self,

@@ -6,24 +6,23 @@ The pools belong to the process that made them. A forked child starts with none,
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as QueueTimeoutError
 
-from wrapper.decisions.selection import eligible
+from wrapper.decisions.selection import LEAST_CONNECTIONS, Rule, choose, eligible
 from wrapper.dialects import DatabaseDialect
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsConnectError, AwsWrapperError, PoolTimeoutError, for_driver
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.providers.base import DriverConnectionProvider
+from wrapper.providers.base import DriverConnectionProvider, chance
 from wrapper.providers.host_pools import HostPool, HostPools, PooledConnection, PoolKey, Slot
 from wrapper.session_state import SessionState
 from wrapper.urls import EndpointKind, parse_endpoint
 
-LEAST_CONNECTIONS = "least_connections"
 _EXPIRATION_NS = 30 * 60 * 10**9
 _CLEANUP_INTERVAL_NS = 10 * 60 * 10**9
 # Arguments that are fields of the key, or none of its business: a token that was renewed makes no other pool.
@@ -75,9 +74,9 @@ class SqlAlchemyPooledConnectionProvider:
         if strategy != LEAST_CONNECTIONS:
             return self._selection.get_host_info_by_strategy(hosts, role, strategy, props)
         found = eligible(hosts, None if role is HostRole.UNKNOWN else role)
-        random.shuffle(found)  # so that equals take turns
         in_use = self._in_use()
-        return min(found, key=lambda host: in_use.get(_url(host), 0), default=None)
+        counted = [replace(host, connections=in_use.get(_url(host), 0)) for host in found]
+        return choose(Rule(LEAST_CONNECTIONS), counted, draw=chance.random())
 
     def _in_use(self) -> dict[str, int]:
         counts: dict[str, int] = {}

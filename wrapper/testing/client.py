@@ -258,6 +258,10 @@ class LabClient:
         """End every client session of an instance; return how many there were."""
         return int(self.request("drop_sessions", name=instance))
 
+    def set_load(self, instance: str, *, cpu: float = 5.0, lag_ms: float = 10.0) -> None:
+        """Have the cluster's table list an instance with this load: percent of CPU, milliseconds behind the writer."""
+        self.request("set_load", name=instance, cpu=cpu, lag_ms=lag_ms)
+
     def expire_certificate(self, on: bool = True) -> None:
         """Have the servers show new sessions a certificate that has expired (with `tls`); sessions that exist stay."""
         self.request("expire_certificate", on=on)

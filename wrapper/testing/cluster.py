@@ -17,6 +17,10 @@ from wrapper.testing.errors import LabError
 from wrapper.testing.options import Options
 from wrapper.testing.server import Server
 
+# What instances say of their load unless they are told otherwise.
+USUAL_CPU = 5.0
+USUAL_LAG_MS = 10.0
+
 
 @dataclass
 class Instance:
@@ -31,6 +35,8 @@ class Instance:
     server: Server
     is_stale: bool = False
     seen_at: float = 0.0
+    cpu: float = USUAL_CPU
+    lag_ms: float = USUAL_LAG_MS
 
     @property
     def address(self) -> str:
@@ -204,8 +210,8 @@ class Cluster:
                 {
                     "id": instance.id,
                     "writer": instance.id == self.writer_id,
-                    "lag_ms": 10.0,
-                    "cpu": 5.0,
+                    "lag_ms": instance.lag_ms,
+                    "cpu": instance.cpu,
                     "updated_at": instance.seen_at or now,
                 }
                 for instance in self.instances.values()
@@ -270,6 +276,12 @@ class Cluster:
             server.vacate()
         elif not server.is_full:
             server.occupy(self.options.max_connections)
+
+    def set_load(self, name: str, cpu: float = USUAL_CPU, lag_ms: float = USUAL_LAG_MS) -> None:
+        """Have the cluster's table list an instance with this load."""
+        instance = self.resolve(name)
+        instance.cpu, instance.lag_ms = cpu, lag_ms
+        self.publish()
 
     def expire_certificate(self, on: bool = True) -> None:
         """Have the servers show new sessions a certificate that expired yesterday; or not."""

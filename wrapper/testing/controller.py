@@ -140,6 +140,7 @@ class Controller:
             "refuse_logins": cluster.refuse_logins,
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,
+            "set_load": cluster.set_load,
             "expire_certificate": cluster.expire_certificate,
             "failover": self._fail_over,
             "promote_later": self._promote_later,

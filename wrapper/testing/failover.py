@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from wrapper.testing.cluster import Cluster, Instance
+from wrapper.testing.cluster import USUAL_CPU, USUAL_LAG_MS, Cluster, Instance
 from wrapper.testing.errors import LabError
 
 # What a reader may need to find its writer before it is given a fresh copy of the data.
@@ -107,6 +107,7 @@ def reset(cluster: Cluster) -> None:
         if server.is_hung and not instance.is_stale:
             cluster.resume(instance.id)
         server.vacate()
+        instance.cpu, instance.lag_ms = USUAL_CPU, USUAL_LAG_MS
         if server.refuses_logins:
             server.refuse_logins(False)
     writer = cluster.writer.server

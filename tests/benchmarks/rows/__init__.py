@@ -9,6 +9,7 @@ NAMES = (
     "monitoring_connections",
     "verdict_spread",
     "writer_killed",
+    "reconnect_storm",
     "writer_hung",
     "writer_hung_tuned",
     "call_in_flight",
