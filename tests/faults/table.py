@@ -61,11 +61,11 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
         ),
         Fault(
             "many connections fail over at once",
-            "each has the new writer; reconnects are spread",
-            "half a second more",
+            "each has the new writer; reconnects are spread (`failover_reconnect_rate`)",
+            "half a second more for 200",
             (
                 "integration/test_storm.py::test_many_connections_fail_over_at_once",
-                "unit/test_decisions.py::test_admission_is_bounded",
+                "unit/test_decisions.py::test_a_few_connect_at_once_and_the_others_at_the_rate",
             ),
             "every connection reconnects at the same instant, without limit",
         ),
@@ -105,7 +105,7 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "the password changes while everything runs",
             "nothing; the monitor asks for the next login and takes it",
-            "one failing login per host and step of the back-off (1, 2, 4 … 60 s)",
+            "one failing login per host and step (1 s while the writer is searched for, else 1, 2, 4 … 60 s)",
             (
                 "monitor/test_rolling_credentials.py::test_the_monitor_takes_the_next_offer_and_locks_nobody_out",
                 "integration/test_credentials.py::test_a_new_password_in_the_file_reaches_the_monitor_with_the_next_connection",
