@@ -220,6 +220,7 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
             "",
             (
                 "monitor/test_names.py::test_a_name_server_in_trouble_blames_no_host",
+                "monitor/test_names.py::test_a_worker_goes_on_while_names_fail",
                 "monitor/test_health.py::test_a_name_that_does_not_resolve_is_our_trouble",
             ),
             "a blocking look-up per connection",

@@ -74,7 +74,7 @@ def test_a_starving_monitor_costs_no_query(watched: Connect, aurora: LocalAurora
                 )
 
             eventually(is_watched, "a monitor that watches")
-            assert newcomer.communicate(timeout=30)[0] == "done\n"
+            assert newcomer.communicate(timeout=60)[0] == "done\n"
         finally:
             newcomer.kill()
             newcomer.communicate()
