@@ -65,4 +65,4 @@ def test_each_impostor_is_taken_for_what_it_is(start_monitor: Callable[..., Moni
         since = one.report(topic, server)
         one.until(lambda: (one.cluster(topic).writer_proved_at or 0) > since, "a proof")
         assert not one.health(topic, server).is_failing
-        eventually(lambda: one.renew() and descriptors() == before, "as many descriptors as before")
+        eventually(lambda: one.renew() and descriptors() <= before, "no more descriptors than before")

@@ -61,7 +61,7 @@ def test_a_monitor_without_descriptors_blames_nobody(start_monitor: Start, serve
         assert one.health(topic, server).accepting
         assert one.writer(topic) == server.key
         assert all(not update.health.is_failing for _, update in one.updates if type(update).__name__ == "HealthUpdate")
-        eventually(lambda: descriptors(monitor.pid) == before, "as many descriptors as before")
+        eventually(lambda: descriptors(monitor.pid) <= before, "no more descriptors than before")
 
 
 def asked(one: Worker, topic: str, server: Server) -> int:
