@@ -1,7 +1,8 @@
 """The demonstration: a failover survived, and another one, in plain sight.
 
-Starts a local Aurora PostgreSQL of three real servers, the shared monitor and a small web application on four gunicorn workers;
-puts load on it; kills the writer, then hangs the next one; and prints what everybody concluded and saw, in the order of time.
+Starts a local Aurora, PostgreSQL or MySQL, of three real servers, the shared monitor and a small web application on four gunicorn
+workers; puts load on it; kills the writer, then hangs the next one; and prints what everybody concluded and saw, in the order of
+time.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import psycopg
 
 from wrapper.testing import LocalAurora
 
@@ -141,6 +142,15 @@ def follow_monitor(process: subprocess.Popen[str], timeline: Timeline) -> None:
         timeline.say("monitor", DOMAIN.sub(r"\1", text))
 
 
+def stored_orders(lab: LocalAurora) -> set[str]:
+    """What the database has, asked with the driver alone."""
+    driver: Any = import_module("mysql.connector" if lab.engine == "mysql" else "psycopg")
+    with closing(driver.connect(**lab.parameters(by_address=True))) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT id FROM orders")
+        return {key for (key,) in cursor.fetchall()}
+
+
 def disturb(lab: LocalAurora, load: Load, timeline: Timeline, title: str, fault: Callable[[str], None], workers: set[int]) -> None:
     """One act: do something to the writer, have another promoted, wait until every worker writes again."""
     print(f"\n--- {title} ---", flush=True)
@@ -170,14 +180,16 @@ def disturb(lab: LocalAurora, load: Load, timeline: Timeline, title: str, fault:
 def main() -> int:
     """Run the demonstration; the exit status says whether everything was as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.parse_args()
+    parser.add_argument("--engine", choices=("postgresql", "mysql"), default="postgresql")
+    options = parser.parse_args()
     timeline = Timeline()
-    with LocalAurora(synchronous=True) as lab, tempfile.TemporaryDirectory(prefix="asm-demo-") as directory:
-        timeline.say("lab", f"three PostgreSQL servers are up; {lab.writer.id} is the writer")
+    with LocalAurora(engine=options.engine, synchronous=True) as lab, tempfile.TemporaryDirectory(prefix="asm-demo-") as directory:
+        timeline.say("lab", f"three servers of a local Aurora ({lab.engine}) are up; {lab.writer.id} is the writer")
         environment = {
             **os.environ,
             **lab.environment(),
             "AWS_WRAPPER_MONITOR_DIR": directory,
+            "DATABASE_ENGINE": lab.engine,
             "DATABASE_DSN": lab.dsn(),
             "DATABASE_INSTANCES": lab.instance_host_pattern,
         }
@@ -208,8 +220,7 @@ def main() -> int:
             disturb(lab, load, timeline, "hangs (SIGSTOP): connections stay open, nothing answers", lab.hang, workers)
             load.stop()
             survivors = children_of(gunicorn.pid)
-            with psycopg.connect(lab.dsn(by_address=True)) as connection:
-                stored = {row[0] for row in connection.execute("SELECT key FROM orders")}
+            stored = stored_orders(lab)
         finally:
             load.stop()
             for process in (events, gunicorn, monitor):

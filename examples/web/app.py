@@ -1,4 +1,4 @@
-"""A small web application: takes orders and keeps them in Aurora PostgreSQL.
+"""A small web application: takes orders and keeps them in Aurora PostgreSQL or Aurora MySQL.
 
 Run it with gunicorn, any kind and number of workers, preloaded or not:
 
@@ -7,8 +7,8 @@ Run it with gunicorn, any kind and number of workers, preloaded or not:
 The neighbouring directories have configurations for other servers, and for Celery and multiprocessing.
 
 It shows the one thing an application has to know about failover: what to do with `FailoverError.outcome`. Environment:
-DATABASE_DSN, and DATABASE_INSTANCES (`cluster_instance_host_pattern`) where the endpoint does not say how the instances are
-called.
+DATABASE_ENGINE, `postgresql` (the default) or `mysql`; DATABASE_DSN, `host=... user=...` in the driver's own words; and
+DATABASE_INSTANCES (`cluster_instance_host_pattern`) where the endpoint does not say how the instances are called.
 """
 
 from __future__ import annotations
@@ -16,19 +16,34 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qs
 
-import psycopg
-
-from wrapper import AwsWrapperConnection, FailoverError, FailoverFailedError, HostInfo
+from wrapper import FailoverError, FailoverFailedError, HostInfo
 
 logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(process)d %(name)s: %(message)s")
+
+is_mysql = os.environ.get("DATABASE_ENGINE", "postgresql") == "mysql"
+# The wrapper's DB-API module for the driver: all that the application knows of its database is standard.
+database: Any = import_module("wrapper.mysql_connector" if is_mysql else "wrapper.psycopg")
+
+
+def connect() -> Any:
+    """Open a connection as the environment says."""
+    text = os.environ["DATABASE_DSN"]
+    options: dict[str, Any] = {"autocommit": True}
+    if os.environ.get("DATABASE_INSTANCES"):
+        options["cluster_instance_host_pattern"] = os.environ["DATABASE_INSTANCES"]
+    if is_mysql:  # mysql-connector-python takes no connection text
+        return database.connect(**dict(word.split("=", 1) for word in shlex.split(text)), **options)
+    return database.connect(text, **options)
 
 
 class Connections:
@@ -48,19 +63,14 @@ class Connections:
         try:
             yield connection
         finally:
-            if not connection.closed:
+            if not connection.is_closed:
                 self._idle.append(connection)
 
     def _open(self) -> Any:
-        options = {}
-        if os.environ.get("DATABASE_INSTANCES"):
-            options["cluster_instance_host_pattern"] = os.environ["DATABASE_INSTANCES"]
-        connection = AwsWrapperConnection.connect(
-            psycopg.Connection.connect, os.environ["DATABASE_DSN"], autocommit=True, **options
-        )
+        connection = connect()
         try:
-            connection.execute("CREATE TABLE IF NOT EXISTS orders (key text PRIMARY KEY, text text)")
-        except psycopg.errors.UniqueViolation:
+            connection.cursor().execute("CREATE TABLE IF NOT EXISTS orders (id varchar(64) PRIMARY KEY, note text)")
+        except database.IntegrityError:
             pass  # another worker made it at the same moment
         return connection
 
@@ -72,14 +82,16 @@ def place(connection: Any, key: str, text: str) -> list[str]:
     """Store an order under a key that its client made; return what happened on the way.
 
     A statement that was in flight when the connection was lost may have been carried out. The key makes it safe to find out:
-    inserting it a second time does nothing.
+    a second row with it is refused, which says that the first is there.
     """
     story: list[str] = []
     while True:
         try:
-            connection.execute("INSERT INTO orders (key, text) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING", (key, text))
+            connection.cursor().execute("INSERT INTO orders (id, note) VALUES (%s, %s)", (key, text))
         except FailoverFailedError:
             raise
+        except database.IntegrityError:
+            return story
         except FailoverError as error:
             # "not_sent": repeat freely. "unknown": repeat only because the key makes the statement safe to repeat.
             story.append(f"{type(error).__name__}({error.outcome})")
@@ -89,7 +101,9 @@ def place(connection: Any, key: str, text: str) -> list[str]:
 
 def count(connection: Any) -> int:
     """The number of orders."""
-    return int(connection.execute("SELECT count(*) FROM orders").fetchone()[0])
+    cursor = connection.cursor()
+    cursor.execute("SELECT count(*) FROM orders")
+    return int(cursor.fetchone()[0])
 
 
 def host_of(connection: Any) -> str:
@@ -121,7 +135,7 @@ def application(environ: dict[str, Any], start_response: StartResponse) -> Itera
         else:
             with connections.take() as connection:
                 answer.update(orders=count(connection), host=host_of(connection))
-    except psycopg.Error as error:
+    except database.Error as error:
         status = "503 Service Unavailable"
         answer["error"] = f"{type(error).__name__}: {error}"
     answer["seconds"] = round(time.monotonic() - started, 4)

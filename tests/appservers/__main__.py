@@ -16,6 +16,7 @@ from tests.appservers.scenario import PROMOTE_AFTER, Seen, play
 from tests.appservers.servers import ROOT
 from tests.benchmarks.bench import OURS, REFERENCE, Side
 from tests.benchmarks.reference import REFERENCE_VERSION, ReferenceUnavailableError, reference_python
+from tests.drivers import PSYCOPG
 from wrapper.testing import LocalAurora
 
 PAGE = ROOT / "docs" / "app-servers.md"
@@ -66,14 +67,14 @@ def _matrix(cells: list[Cell]) -> list[tuple[Cell, Seen | str]]:
 
 def _comparison() -> list[tuple[str, Figures, Figures | None]]:
     try:
-        reference = Side(REFERENCE, reference_python())
+        reference = Side(REFERENCE, reference_python(), PSYCOPG)
     except ReferenceUnavailableError as error:
         print(f"without the reference: {error}", file=sys.stderr)
         reference = None
     rows = []
     with LocalAurora(address_names=True) as lab:
         for case in CASES:
-            ours = measure(case, Side(OURS, sys.executable), lab)
+            ours = measure(case, Side(OURS, sys.executable, PSYCOPG), lab)
             theirs = None if reference is None else measure(case, reference, lab)
             print(f"{case}: {ours}; reference: {theirs}", file=sys.stderr, flush=True)
             rows.append((case, ours, theirs))

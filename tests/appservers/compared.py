@@ -1,4 +1,4 @@
-"""A small WSGI application over either wrapper, for the comparison: environment SIDE (`ours`, `reference`), CONNINFO, PARAMETERS.
+"""A small WSGI application over either wrapper, for the comparison: environment SIDE (`ours`, `reference`), LOGIN, PARAMETERS.
 
 With PRELOADED set it opens, uses and closes a connection while it is loaded, as an application does that keeps settings in the
 database. GET /?seconds=N has the database sleep and answers how that ended.
@@ -18,7 +18,7 @@ from tests.benchmarks.workers.connecting import connect
 
 
 def _open() -> Any:
-    return connect(os.environ["SIDE"], os.environ["CONNINFO"], json.loads(os.environ["PARAMETERS"]))
+    return connect(os.environ["SIDE"], json.loads(os.environ["LOGIN"]), json.loads(os.environ["PARAMETERS"]))
 
 
 def _query(connection: Any, seconds: float) -> None:

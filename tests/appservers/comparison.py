@@ -123,7 +123,7 @@ def _site(case: str, side: Side, lab: LocalAurora, directory: str) -> Iterator[t
         **os.environ,
         **lab.environment(),
         "SIDE": side.name,
-        "CONNINFO": lab.dsn(by_address=True),
+        "LOGIN": json.dumps({"driver": side.driver.name, **lab.parameters(by_address=True)}),
         "PARAMETERS": json.dumps(parameters),
         "PYTHONPATH": str(ROOT),
         DIRECTORY_VARIABLE: directory,

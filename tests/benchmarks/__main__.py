@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -16,14 +17,18 @@ from tests.benchmarks.bench import OURS, REFERENCE, Bench, Figure, Row, Side
 from tests.benchmarks.reference import ReferenceUnavailableError, reference_python
 from tests.benchmarks.rows import NAMES
 from tests.benchmarks.table import Result, as_document, as_markdown, as_text
+from tests.drivers import DRIVERS, MYSQL, PSYCOPG
 from wrapper.testing import LabError
 
 
 def main() -> int:
     """Run what the command line asks for; return the exit code: 0 unless a row could not be measured."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.reference and options.driver != [PSYCOPG.name]:
+        parser.error("--reference: the reference is measured with psycopg only")
     rows = [_row(name) for name in NAMES if not options.only or name in options.only]
-    side = Side(OURS, sys.executable)
+    drivers = [DRIVERS[name] for name in options.driver]
     reference, why_not = _reference() if options.reference else (None, "")
     bench = Bench(options.quick)
     load_before, began = os.getloadavg()[0], time.monotonic()
@@ -32,15 +37,23 @@ def main() -> int:
     try:
         for row in rows:
             started = time.monotonic()
-            ours, failed = _measure(bench, row, side)
-            broken |= failed
-            theirs: list[Figure] | None = None
-            if options.reference and row.compares:
-                unavailable = [Figure(f"not measured: {why_not}")] * len(row.lines)
-                theirs = _measure(bench, row, reference)[0] if reference is not None else unavailable
-            for index, line in enumerate(row.lines):
-                results.append(Result(row.name, line, ours[index], theirs[index] if theirs is not None else None))
-                _progress(as_text(results[-1:]))
+            measured: list[Result] = []
+            for driver in drivers:
+                if driver.engine is MYSQL:
+                    bench.close()  # a server that joins again replays all that was ever written
+                lines = row.lines_for(driver)
+                ours, failed = _measure(bench, row, Side(OURS, sys.executable, driver))
+                broken |= failed
+                theirs: Sequence[Figure | None] = [None] * len(lines)
+                if options.reference and row.compares:
+                    unavailable = [Figure(f"not measured: {why_not}")] * len(lines)
+                    theirs = _measure(bench, row, reference)[0] if reference is not None else unavailable
+                measured += [
+                    Result(row.name, *cells) for cells in zip(lines, [driver.name] * len(lines), ours, theirs, strict=True)
+                ]
+                _progress(as_text(measured[-len(lines) :]))
+            # The drivers of one line below each other.
+            results += sorted(measured, key=lambda result: row.lines.index(result.line))
             _progress(f"({row.name}: {time.monotonic() - started:.0f} s)\n")
     except KeyboardInterrupt:
         _progress("interrupted; what was measured so far:")
@@ -63,6 +76,9 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="Measure the wrapper and its shared monitor.")
     parser.add_argument("--only", nargs="+", choices=NAMES, metavar="NAME", help=f"these rows only: {', '.join(NAMES)}")
+    parser.add_argument(
+        "--driver", nargs="+", choices=DRIVERS, default=[PSYCOPG.name], metavar="NAME", help=f"one or more of {', '.join(DRIVERS)}"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter waits: a first impression in minutes")
     parser.add_argument("--reference", action="store_true", help="measure the AWS Advanced Python Wrapper too (from PyPI)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -78,7 +94,7 @@ def _row(name: str) -> Row:
 
 def _reference() -> tuple[Side | None, str]:
     try:
-        return Side(REFERENCE, reference_python()), ""
+        return Side(REFERENCE, reference_python(), PSYCOPG), ""
     except ReferenceUnavailableError as error:
         return None, str(error)
 
@@ -95,7 +111,9 @@ def _measure(bench: Bench, row: Row, side: Side) -> tuple[list[Figure], bool]:
             return row.measure(bench, side), False
     except Exception as error:  # noqa: BLE001  the cell says what went wrong
         traceback.print_exc()
-        return [Figure(f"could not be measured: {type(error).__name__}: {str(error)[:300]}", met=False)] * len(row.lines), True
+        return [Figure(f"could not be measured: {type(error).__name__}: {str(error)[:300]}", met=False)] * len(
+            row.lines_for(side.driver)
+        ), True
 
 
 def _progress(text: str) -> None:

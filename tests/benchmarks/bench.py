@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
 from tests.benchmarks.children import Child
 from tests.benchmarks.monitor import Monitor
+from tests.drivers import Driver, ask
 from wrapper.monitor.paths import DIRECTORY_VARIABLE
 from wrapper.testing import LocalAurora
 
@@ -35,19 +34,22 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table. `before`: what the reference did when it was first measured on such a machine."""
+    """One line of the table. `before`: what the reference did with psycopg when it was first measured on such a machine. `engine`:
+    the only one that the line is for."""
 
     what: str
     before: str
     goal: str
+    engine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two that are compared: its name, and the Python that has it installed."""
+    """One of the two that are compared: its name, the Python that has it installed, and the driver below it."""
 
     name: str
     python: str
+    driver: Driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class Row:
     lines: tuple[Line, ...]
     measure: Callable[[Bench, Side], list[Figure]]
     compares: bool = True
+
+    def lines_for(self, driver: Driver) -> list[Line]:
+        """Return the lines that are measured with this driver."""
+        return [line for line in self.lines if line.engine in (None, driver.engine.name)]
 
 
 class Stage:
@@ -70,11 +76,14 @@ class Stage:
         self._environment = {DIRECTORY_VARIABLE: str(directory)}
         self._children: list[Child] = []
 
-    def start(self, module: str, *, side: str | None = None, instance: str | None = None, **arguments: Any) -> Child:
-        """Start a worker that connects to an instance, by default the writer. `side` is the stage's, or `raw`."""
+    def start(
+        self, module: str, *, side: str | None = None, instance: str | None = None, direct: bool = False, **arguments: Any
+    ) -> Child:
+        """Start a worker that connects to an instance, by default the writer. `side` is the stage's, or `raw`. `direct`: to the
+        server itself, past the layer that makes an Aurora MySQL of it."""
         side = side or self.side.name
         parameters = {**self.parameters, **arguments.pop("parameters", {})} if side != RAW else {}
-        given = {"side": side, "conninfo": self.lab.dsn(instance, by_address=True), "parameters": parameters, **arguments}
+        given = {"side": side, "login": self.login(instance, direct=direct), "parameters": parameters, **arguments}
         child = Child(self.side.python, module, given, self._environment)
         self._children.append(child)
         return child
@@ -88,9 +97,19 @@ class Stage:
         pattern = {"cluster_instance_host_pattern": self.lab.instance_host_pattern}
         return pattern if self.side.name == OURS else {**pattern, "connect_timeout": 5}
 
-    def admin(self, instance: str) -> psycopg.Connection[tuple[Any, ...]]:
-        """Open a superuser connection, which no count of sessions includes."""
-        return psycopg.connect(self.lab.admin_dsn(instance), autocommit=True, application_name="lab bench", connect_timeout=5)
+    def login(self, instance: str | None = None, *, direct: bool = False, **more: Any) -> dict[str, Any]:
+        """Return what a worker connects with: the driver's name, and what its connect function takes."""
+        driver = self.side.driver
+        return {"driver": driver.name, **driver.options, **self.lab.parameters(instance, by_address=True, direct=direct, **more)}
+
+    def ask(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Have the writer execute statements of the application's user; return the rows of the last one."""
+        with closing(self.side.driver.open(**self.lab.parameters(by_address=True))) as connection:
+            return [ask(connection, statement) for statement in statements][-1]
+
+    def admin(self, instance: str) -> Any:
+        """Open a superuser connection of the driver alone, which no count of the application's sessions includes."""
+        return self.side.driver.open(**self.lab.admin_parameters(instance), connect_timeout=5)
 
     def stop(self, child: Child, patience: float = 3.0) -> None:
         self._children.remove(child)
@@ -110,7 +129,7 @@ class Bench:
 
     def __init__(self, quick: bool) -> None:
         self.quick = quick
-        self._labs: dict[bool, LocalAurora] = {}
+        self._labs: dict[tuple[str, bool], LocalAurora] = {}
 
     def rounds(self, full: int, quick: int) -> int:
         return quick if self.quick else full
@@ -118,24 +137,21 @@ class Bench:
     @contextmanager
     def stage(self, side: Side, *, synchronous: bool = False) -> Iterator[Stage]:
         """Set the stage on one cluster that all rows share, put in order before each. `synchronous`: see `LocalAurora`."""
-        lab = self._lab(synchronous)
+        lab = self._lab(side.driver.engine.name, synchronous)
         lab.reset()
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             stage = Stage(lab, side, Path(directory))
-            with stage.admin(lab.writer.id) as admin:
-                admin.execute("CREATE TABLE IF NOT EXISTS bench_writes (worker bigint, n bigint)")
-                admin.execute(f"GRANT ALL ON bench_writes TO {lab.user}")
-                admin.execute("TRUNCATE bench_writes")
+            stage.ask("CREATE TABLE IF NOT EXISTS bench_writes (worker bigint, n bigint)", "TRUNCATE TABLE bench_writes")
             try:
                 yield stage
             finally:
                 stage.close()
 
-    def _lab(self, synchronous: bool) -> LocalAurora:
-        if synchronous not in self._labs:
+    def _lab(self, engine: str, synchronous: bool) -> LocalAurora:
+        if (engine, synchronous) not in self._labs:
             self.close()
-            self._labs[synchronous] = LocalAurora(address_names=True, synchronous=synchronous)
-        return self._labs[synchronous]
+            self._labs[engine, synchronous] = LocalAurora(engine=engine, address_names=True, synchronous=synchronous)
+        return self._labs[engine, synchronous]
 
     def close(self) -> None:
         """End the servers."""

@@ -28,6 +28,7 @@ from tests.benchmarks.bench import OURS, WORKERS
 from tests.benchmarks.children import Child
 from tests.benchmarks.monitor import Monitor
 from tests.benchmarks.workers.subscribers import BARE_TOPIC
+from tests.drivers import PSYCOPG
 from wrapper.hosts import host_key
 from wrapper.monitor.messages import encode
 from wrapper.monitor.paths import DIRECTORY_VARIABLE
@@ -231,8 +232,8 @@ def measure_spinning(lab: LocalAurora, events: int) -> list[float]:
         key = host_key(address(0), PORT)
         monitor = Monitor(Path(directory))
         stack.callback(monitor.stop)
-        conninfo = lab.dsn(by_address=True, host=address(0), hostaddr=address(0), port=PORT)
-        given = {"side": OURS, "conninfo": conninfo, "parameters": {}, "key": key}
+        login = {"driver": PSYCOPG.name, **lab.parameters(by_address=True, host=address(0), hostaddr=address(0), port=PORT)}
+        given = {"side": OURS, "login": login, "parameters": {}, "key": key}
         workers = [Child(sys.executable, "spinning", given, {DIRECTORY_VARIABLE: directory}) for _ in range(WORKERS)]
         for worker in workers:
             stack.callback(worker.stop)

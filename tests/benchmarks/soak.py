@@ -21,6 +21,7 @@ from statistics import median
 
 from tests.benchmarks.bench import OURS, Bench, Side, Stage
 from tests.benchmarks.outages import TUNED, Fleet, recover
+from tests.drivers import PSYCOPG
 
 WORKERS = 4
 # Growth from the second quarter of the run to the last that is still called flat.
@@ -173,7 +174,7 @@ def main() -> int:
     print(f"seed {options.seed}", file=sys.stderr)
     bench = Bench(quick=False)
     try:
-        with bench.stage(Side(OURS, sys.executable)) as stage:
+        with bench.stage(Side(OURS, sys.executable, PSYCOPG)) as stage:
             samples, struck = soak(stage, options.minutes * 60, random.Random(options.seed))
     finally:
         bench.close()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tests.benchmarks.bench import Figure, Line
+from tests.drivers import PSYCOPG
 
 _VERDICTS = {True: "yes", False: "no", None: "-"}
 
@@ -18,8 +19,14 @@ class Result:
 
     row: str
     line: Line
+    driver: str
     ours: Figure
     reference: Figure | None = None
+
+    @property
+    def before(self) -> str:
+        """What the reference once did, which was measured with psycopg."""
+        return self.line.before if self.driver == PSYCOPG.name else ""
 
 
 def as_text(results: Sequence[Result]) -> str:
@@ -31,9 +38,9 @@ def as_text(results: Sequence[Result]) -> str:
             ("measured", result.ours.text),
             ("to reach", f"{line.goal}  [{_VERDICTS[result.ours.met]}]"),
             ("reference, now", result.reference.text if result.reference else ""),
-            ("reference, before", line.before if line.before != "-" else ""),
+            ("reference, before", result.before if result.before != "-" else ""),
         ]
-        head = textwrap.fill(f"{result.row}: {line.what}", 110, subsequent_indent="    ")
+        head = textwrap.fill(f"{result.row}, {result.driver}: {line.what}", 110, subsequent_indent="    ")
         body = [
             textwrap.fill(text, 110, initial_indent=f"    {name:18}", subsequent_indent=" " * 22) for name, text in cells if text
         ]
@@ -42,14 +49,30 @@ def as_text(results: Sequence[Result]) -> str:
 
 
 def as_markdown(results: Sequence[Result]) -> str:
-    """Return a Markdown table."""
-    rows = ["| row | what | measured | to reach | met | reference, same run | reference, before |", "|---|---|---|---|---|---|---|"]
-    for result in results:
-        reference = result.reference.text if result.reference else ""
-        line = result.line
-        cells = (f"`{result.row}`", line.what, result.ours.text, line.goal, _VERDICTS[result.ours.met], reference, line.before)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+    """Return a Markdown table; what is the same or empty everywhere has no column."""
+    titles = ("row", "what", "driver", "measured", "to reach", "met", "reference, same run", "reference, before")
+    rows = [
+        (
+            f"`{result.row}`",
+            result.line.what,
+            result.driver,
+            result.ours.text,
+            result.line.goal,
+            _VERDICTS[result.ours.met],
+            result.reference.text if result.reference else "",
+            result.before,
+        )
+        for result in results
+    ]
+    drivers = {result.driver for result in results}
+    columns = [
+        (title, cells)
+        for title, cells in zip(titles, zip(*rows, strict=True), strict=True)
+        if any(cells) and (title != "driver" or len(drivers) > 1)
+    ]
+    head = ["| " + " | ".join(title for title, _ in columns) + " |", "|" + "---|" * len(columns)]
+    lines = zip(*(cells for _, cells in columns), strict=True)
+    return "\n".join([*head, *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)])
 
 
 def as_document(results: Sequence[Result], conditions: dict[str, Any]) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 import monitor_service.cli
 import wrapper
+from tests.drivers import DRIVERS, PSYCOPG, Driver
 from wrapper import AwsWrapperConnection
 from wrapper.monitor.client import MonitorClient, current_client
 from wrapper.testing import LocalAurora
@@ -66,14 +66,37 @@ def forget_client() -> None:
 Connect = Callable[..., Any]
 
 
+def drivers(*names: str, slow: tuple[str, ...] = ()) -> pytest.MarkDecorator:
+    """Have a test run with each of these drivers; with those of `slow` only where slow tests run."""
+    cases = [pytest.param(DRIVERS[name], marks=[pytest.mark.slow] if name in slow else []) for name in (*names, *slow)]
+    return pytest.mark.parametrize("driver", cases, ids=str, indirect=True)
+
+
 @pytest.fixture
-def connect(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Connect]:
+def driver(request: pytest.FixtureRequest) -> Driver:
+    """The driver that a test is about: psycopg, unless `drivers` says something else."""
+    chosen = getattr(request, "param", PSYCOPG)
+    assert isinstance(chosen, Driver)
+    return chosen
+
+
+@pytest.fixture
+def lab(driver: Driver, request: pytest.FixtureRequest) -> LocalAurora:
+    """The local Aurora cluster of the driver's engine."""
+    cluster = request.getfixturevalue("aurora" if driver is PSYCOPG else "aurora_mysql")
+    assert isinstance(cluster, LocalAurora)
+    return cluster
+
+
+@pytest.fixture
+def connect(driver: Driver, lab: LocalAurora, monitor_directory: Path) -> Iterator[Connect]:
     """Connects to the lab's writer endpoint through the wrapper; closes everything at the end."""
     opened: list[Any] = []
 
     def connect(instance: str | None = None, **parameters: Any) -> Any:
-        parameters = {"autocommit": True, "cluster_instance_host_pattern": aurora.instance_host_pattern, **parameters}
-        connection = AwsWrapperConnection.connect(psycopg.Connection.connect, aurora.dsn(instance), **parameters)
+        parameters = {"autocommit": True, "cluster_instance_host_pattern": lab.instance_host_pattern, **parameters}
+        parameters = {**lab.parameters(instance), **driver.options, **parameters}
+        connection = AwsWrapperConnection.connect(driver.connect, **parameters)
         opened.append(connection)
         return connection
 

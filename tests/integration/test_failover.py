@@ -12,7 +12,8 @@ import pytest
 from psycopg.rows import dict_row
 
 import wrapper
-from tests.integration.conftest import client, eventually
+from tests.drivers import ask, engine_of, one
+from tests.integration.conftest import client, drivers, eventually
 from wrapper.errors import AwsWrapperError
 from wrapper.testing import LocalAurora
 
@@ -22,23 +23,23 @@ FAST = {"failure_detection_interval_ms": 100, "failure_detection_count": 3}
 
 def instance_of(connection: Any) -> str:
     """The instance that answers on the connection."""
-    return str(connection.execute("SELECT aurora_db_instance_identifier()").fetchone()[0])
+    return str(one(connection, engine_of(connection).instance))
 
 
 class Blocked:
     """A statement that runs on a thread of its own, and how it ended."""
 
-    def __init__(self, connection: Any, sql: str = "SELECT pg_sleep(60)") -> None:
+    def __init__(self, connection: Any, seconds: float = 60) -> None:
         self.error: BaseException | None = None
         self.ended_at = 0.0
         self._sent = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(connection, sql))
+        self._thread = threading.Thread(target=self._run, args=(connection, engine_of(connection).sleep.format(seconds)))
         self._thread.start()
 
-    def _run(self, connection: Any, sql: str) -> None:
+    def _run(self, connection: Any, expression: str) -> None:
         self._sent.set()
         try:
-            connection.execute(sql)
+            one(connection, expression)
         except BaseException as error:  # noqa: BLE001  the test looks at it
             self.error = error
         self.ended_at = time.monotonic()
@@ -49,8 +50,11 @@ class Blocked:
         return self.error
 
 
-def is_active(lab: LocalAurora, instance: str, sql: str = "pg_sleep") -> bool:
-    return any(sql in session["query"] and session["state"] == "active" for session in lab.sessions(instance))
+def is_active(lab: LocalAurora, instance: str) -> bool:
+    """Whether a statement that sleeps is being executed."""
+    return any(
+        "sleep(" in session["query"].lower() and session["state"] in ("active", "Query") for session in lab.sessions(instance)
+    )
 
 
 def is_superseded(connection: Any) -> bool:
@@ -157,28 +161,29 @@ def replicated(lab: LocalAurora, table: str) -> bool:
 
 
 @pytest.mark.parametrize("busy", [True, False])
-def test_a_hung_writer_is_left_on_the_evidence(watched: Connect, aurora: LocalAurora, busy: bool) -> None:
+@drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
+def test_a_hung_writer_is_left_on_the_evidence(watched: Connect, lab: LocalAurora, busy: bool) -> None:
     connection = watched(**FAST)
-    old = aurora.writer.id
+    old = lab.writer.id
     handle = connection.plugin_service.physical(connection.target_connection).handle
     blocked = Blocked(connection) if busy else None
     if busy:
-        eventually(lambda: is_active(aurora, old), "the statement to run")
-    aurora.promote_later(0.5)
-    aurora.hang("writer")
+        eventually(lambda: is_active(lab, old), "the statement to run")
+    lab.promote_later(0.5)
+    lab.hang("writer")
     eventually(lambda: handle.aborted_by is not None, "the connection to be given up", timeout=5)
     assert handle.aborted_by.kind == "silent"
     if blocked is not None:
         assert isinstance(blocked.wait(), wrapper.FailoverSuccessError)
     else:
         with pytest.raises(wrapper.FailoverSuccessError):
-            connection.execute("SELECT 1")
+            ask(connection, "SELECT 1")
     assert instance_of(connection) != old
     # The old writer comes back and honestly believes that it still is the writer: nobody goes back to it.
-    aurora.resume(old)
-    health = eventually(lambda: answers(connection, old, aurora), "the old writer to answer the monitor")
+    lab.resume(old)
+    health = eventually(lambda: answers(connection, old, lab), "the old writer to answer the monitor")
     assert health.role == "writer"
-    assert instance_of(connection) == aurora.writer.id != old
+    assert instance_of(connection) == lab.writer.id != old
 
 
 def answers(connection: Any, instance: str, lab: LocalAurora) -> Any:
@@ -193,7 +198,7 @@ def test_each_connection_judges_by_its_own_settings(watched: Connect, aurora: Lo
     impatient = watched(**FAST)
     patient = watched(failure_detection_interval_ms=5000, failure_detection_count=5)
     writer = aurora.writer.id
-    blocked = Blocked(patient, "SELECT pg_sleep(1)")
+    blocked = Blocked(patient, 1)
     eventually(lambda: is_active(aurora, writer), "the statement to run")
     handle = impatient.plugin_service.physical(impatient.target_connection).handle
     aurora.hang("writer")

@@ -12,16 +12,23 @@ from typing import Any
 
 import pytest
 
+from tests.drivers import PSYCOPG, Driver
+from tests.integration.conftest import drivers
 from wrapper.testing import LocalAurora
 
 PRELUDE = """
 import json, os, sys, time
-import psycopg, wrapper
+import wrapper
+from tests.drivers import DRIVERS, ask, one, transaction
 from wrapper.monitor.client import current_client
 
+driver = DRIVERS[sys.argv[1]]
+driver.module
+writer = json.loads(sys.argv[2])
+
 def connect(**more):
-    return wrapper.connect(psycopg.connect, os.environ["DSN"], cluster_instance_host_pattern=os.environ["PATTERN"], autocommit=True,
-                           failure_detection_interval_ms=100, **more)
+    return wrapper.connect(driver.connect, **{**writer, **driver.options, "autocommit": True, "failure_detection_interval_ms": 100,
+                                              **more})
 
 def wait(condition, what):
     deadline = time.monotonic() + 15
@@ -43,18 +50,22 @@ def in_child(function):
     return os.waitstatus_to_exitcode(status)
 
 def pid_of(connection):
-    return connection.execute("SELECT pg_backend_pid()").fetchone()[0]
+    return one(connection, driver.engine.session)
 """
 
+everywhere = drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
 
-def run(script: str, lab: LocalAurora, first: str = "") -> Any:
+
+def run(script: str, lab: LocalAurora, driver: Driver = PSYCOPG, first: str = "") -> Any:
     """Run a script in a fresh process, after `first` and what all scripts need; it prints one JSON document."""
-    environment = {**os.environ, **lab.environment(), "DSN": lab.dsn(), "PATTERN": lab.instance_host_pattern}
+    writer = {**lab.parameters(), "cluster_instance_host_pattern": lab.instance_host_pattern}
+    script = first + PRELUDE + textwrap.dedent(script)
     done = subprocess.run(
-        [sys.executable, "-W", "error::ResourceWarning", "-c", first + PRELUDE + textwrap.dedent(script)],
+        [sys.executable, "-W", "error::ResourceWarning", "-c", script, driver.name, json.dumps(writer)],
         capture_output=True,
         text=True,
-        env=environment,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **lab.environment()},
         timeout=60,
         check=False,
     )
@@ -67,7 +78,8 @@ def _own_monitor(monitor_directory: Path) -> None:
     """Every test here has a monitor of its own."""
 
 
-def test_a_child_gets_a_session_and_a_watch_of_its_own(aurora: LocalAurora) -> None:
+@everywhere
+def test_a_child_gets_a_session_and_a_watch_of_its_own(lab: LocalAurora, driver: Driver) -> None:
     result = run(
         """
         connection = connect()
@@ -84,7 +96,8 @@ def test_a_child_gets_a_session_and_a_watch_of_its_own(aurora: LocalAurora) -> N
         print(json.dumps({"status": status, "before": before, "after": pid_of(connection), "child": inside}))
         connection.close()
         """,
-        aurora,
+        lab,
+        driver,
     )
     assert result["status"] == 0
     assert result["before"] == result["after"], "the parent lost its session to the child"
@@ -94,59 +107,63 @@ def test_a_child_gets_a_session_and_a_watch_of_its_own(aurora: LocalAurora) -> N
     assert own
 
 
-def test_an_open_transaction_of_the_parents_stays_the_parents(aurora: LocalAurora) -> None:
+@everywhere
+def test_an_open_transaction_of_the_parents_stays_the_parents(lab: LocalAurora, driver: Driver) -> None:
     result = run(
         """
         connection = connect()
-        with connection.transaction():
-            connection.execute("CREATE TEMP TABLE mine (x int)")
+        with transaction(connection):
+            ask(connection, "CREATE TEMPORARY TABLE mine (x int)")
             def child():
                 try:
-                    connection.execute("INSERT INTO mine VALUES (1)")
+                    ask(connection, "INSERT INTO mine VALUES (1)")
                 except wrapper.TransactionResolutionUnknownError as error:
                     assert error.outcome == "not_sent"
                 else:
                     raise AssertionError("no error")
             status = in_child(child)
-            connection.execute("INSERT INTO mine VALUES (2)")
-        print(json.dumps([status, connection.execute("SELECT x FROM mine").fetchall()]))
+            ask(connection, "INSERT INTO mine VALUES (2)")
+        print(json.dumps([status, ask(connection, "SELECT x FROM mine")]))
         connection.close()
         """,
-        aurora,
+        lab,
+        driver,
     )
     assert result == [0, [[2]]]
 
 
-def test_a_child_may_close_what_it_inherited(aurora: LocalAurora) -> None:
+@everywhere
+def test_a_child_may_close_what_it_inherited(lab: LocalAurora, driver: Driver) -> None:
     """Servers close all connections in a fresh worker; the parent's session goes on, transaction and all."""
     result = run(
         """
         connection = connect()
-        with connection.transaction():
-            connection.execute("CREATE TEMP TABLE mine AS SELECT 1 AS x")
+        with transaction(connection):
+            ask(connection, "CREATE TEMPORARY TABLE mine AS SELECT 1 AS x")
             def child():
                 connection.close()
-                assert connection.closed
+                assert connection.is_closed
             status = in_child(child)
-            rows = connection.execute("SELECT x FROM mine").fetchall()
+            rows = ask(connection, "SELECT x FROM mine")
         print(json.dumps([status, rows]))
         connection.close()
         """,
-        aurora,
+        lab,
+        driver,
     )
     assert result == [0, [[1]]]
 
 
-def test_the_parents_connection_survives_the_childs_verdicts_and_exit(aurora: LocalAurora) -> None:
+@everywhere
+def test_the_parents_connection_survives_the_childs_verdicts_and_exit(lab: LocalAurora, driver: Driver) -> None:
     """The child opens its own connection, which is given up on evidence; the parent's to another host is untouched throughout."""
-    reader = aurora.readers[0]
+    reader = lab.readers[0]
     result = run(
         f"""
-        parent = wrapper.connect(psycopg.connect, {aurora.dsn(reader.id)!r}, autocommit=True,
-                                 cluster_instance_host_pattern=os.environ["PATTERN"], failover_mode="strict_reader")
+        parent = connect(host={reader.endpoint!r}, failover_mode="strict_reader")
         before = pid_of(parent)
         from wrapper.testing import LabClient
-        lab = LabClient({str(aurora.directory)!r})
+        lab = LabClient({str(lab.directory)!r})
         def child():
             mine = connect(failover_timeout_sec=2)
             wait(lambda: current_client().is_live and current_client().state.confirmed, "the child to be watched")
@@ -160,12 +177,14 @@ def test_the_parents_connection_survives_the_childs_verdicts_and_exit(aurora: Lo
         print(json.dumps([status, before == pid_of(parent)]))
         parent.close()
         """,
-        aurora,
+        lab,
+        driver,
     )
     assert result == [0, True]
 
 
-def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(aurora: LocalAurora) -> None:
+@everywhere
+def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(lab: LocalAurora, driver: Driver) -> None:
     """Some servers fork without running Python's hooks: the page that the kernel wipes tells the child what it is."""
     result = run(
         """
@@ -180,7 +199,8 @@ def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(aurora: LocalAuro
         print(json.dumps([status, before, json.loads(os.read(read, 1000)), pid_of(connection)]))
         connection.close()
         """,
-        aurora,
+        lab,
+        driver,
     )
     status, before, (child, own), after = result
     assert status == 0
@@ -189,7 +209,7 @@ def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(aurora: LocalAuro
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="forking with threads warns from Python 3.12 on")
-def test_a_fork_does_not_warn_of_our_threads(aurora: LocalAurora) -> None:
+def test_a_fork_does_not_warn_of_our_threads(lab: LocalAurora, driver: Driver) -> None:
     result = run(
         """
         import warnings
@@ -201,17 +221,19 @@ def test_a_fork_does_not_warn_of_our_threads(aurora: LocalAurora) -> None:
         print(json.dumps([statuses, pid_of(connection) > 0]))
         connection.close()
         """,
-        aurora,
+        lab,
+        driver,
     )
     assert result == [[0] * 5, True]
 
 
-def test_importing_starts_nothing(aurora: LocalAurora) -> None:
+def test_importing_starts_nothing(lab: LocalAurora, driver: Driver) -> None:
     result = run(
         """
         import threading
         print(json.dumps([threading.active_count(), len(os.listdir("/proc/self/task")), "zmq" in sys.modules]))
         """,
-        aurora,
+        lab,
+        driver,
     )
     assert result == [1, 1, False]

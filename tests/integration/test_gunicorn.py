@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
-from tests.integration.conftest import eventually
+from tests.drivers import Driver, ask
+from tests.integration.conftest import drivers, eventually
 from wrapper.testing import LocalAurora
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,14 +49,15 @@ class Site:
 
 
 @pytest.fixture(params=[False, True], ids=["", "preload"])
-def site(request: pytest.FixtureRequest, aurora: LocalAurora, monitor_directory: Path) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest, lab: LocalAurora, monitor_directory: Path) -> Iterator[Site]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "gunicorn", "--workers", str(WORKERS), "--bind", f"127.0.0.1:{port}", "--log-level", "warning"]
-    command += ["--chdir", str(EXAMPLES / "web"), *(["--preload"] if request.param else []), "app:application"]
-    environment = {**os.environ, "DATABASE_DSN": aurora.dsn(), "DATABASE_INSTANCES": aurora.instance_host_pattern}
-    process = subprocess.Popen(command, env=environment)
+    # Whatever the application must know of its database, it knows from this command.
+    command = [sys.executable, "-m", "wrapper.testing", "exec", "--directory", str(lab.directory), "--"]
+    command += [sys.executable, "-m", "gunicorn", "--workers", str(WORKERS), "--bind", f"127.0.0.1:{port}"]
+    command += ["--log-level", "warning", "--chdir", str(EXAMPLES / "web"), *(["--preload"] if request.param else [])]
+    process = subprocess.Popen([*command, "app:application"])
     try:
         found = Site(process, port)
         eventually(lambda: len(found.workers()) == WORKERS and found.answers(), "the application to answer")
@@ -66,7 +67,8 @@ def site(request: pytest.FixtureRequest, aurora: LocalAurora, monitor_directory:
         assert process.wait(20) == 0
 
 
-def test_a_failover_under_gunicorn(site: Site, aurora: LocalAurora) -> None:
+@drivers("psycopg", "mysql-extension")
+def test_a_failover_under_gunicorn(site: Site, lab: LocalAurora, driver: Driver) -> None:
     workers = site.workers()
     keys: list[str] = []
     served: set[int] = set()
@@ -79,15 +81,15 @@ def test_a_failover_under_gunicorn(site: Site, aurora: LocalAurora) -> None:
         return served == workers
 
     eventually(lambda: place_until_all_workers_have(1), "every worker to place an order")
-    old = aurora.writer.id
-    aurora.kill("writer")
-    aurora.promote_later(0.5, rejoin=False)
+    old = lab.writer.id
+    lab.kill("writer")
+    lab.promote_later(0.5, rejoin=False)
     served.clear()
     eventually(lambda: place_until_all_workers_have(2), "every worker to place an order after the failover")
-    assert aurora.writer.id != old
+    assert lab.writer.id != old
     assert site.workers() == workers
-    with psycopg.connect(aurora.dsn(by_address=True)) as connection:
-        stored = {row[0] for row in connection.execute("SELECT key FROM orders").fetchall()}
-        connection.execute("DROP TABLE orders")
+    with closing(driver.open(**lab.parameters(by_address=True))) as connection:
+        stored = {key for (key,) in ask(connection, "SELECT id FROM orders")}
+        ask(connection, "DROP TABLE orders")
     # The lab replicates asynchronously here: what the old writer alone had may be gone, what came after may not.
     assert {key for key in keys if key.startswith("2-")} <= stored

@@ -15,15 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 import wrapper
-from tests.integration.conftest import client, eventually, forget_client
+from tests.drivers import Driver, ask
+from tests.integration.conftest import client, drivers, eventually, forget_client
 from tests.integration.test_failover import FAST, instance_of
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+MYSQL = ("mysql-pure", "mysql-extension")
 
 
 def monitor_status() -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Load:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._connection.execute("SELECT 1").fetchone()
+                ask(self._connection, "SELECT 1")
                 self.done += 1
             except Exception as error:  # noqa: BLE001  the test looks at them
                 self.errors.append(error)
@@ -70,6 +72,7 @@ class Load:
         self.stop()
 
 
+@drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
 def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect) -> None:
     connection = watched()
     pid = monitor_pid()
@@ -85,7 +88,8 @@ def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect) -> No
     assert monitor_pid() != pid
 
 
-def test_a_stopped_monitor_aborts_nothing_when_it_goes_on(watched: Connect, aurora: LocalAurora) -> None:
+@drivers("psycopg", slow=MYSQL)
+def test_a_stopped_monitor_aborts_nothing_when_it_goes_on(watched: Connect, lab: LocalAurora) -> None:
     connection = watched(**FAST)
     pid = monitor_pid()
     heard = client().heard_at
@@ -102,36 +106,39 @@ def test_a_stopped_monitor_aborts_nothing_when_it_goes_on(watched: Connect, auro
     assert connection.plugin_service.physical(connection.target_connection).handle.aborted_by is None
 
 
-def test_the_writer_dies_while_the_monitor_is_stopped(watched: Connect, aurora: LocalAurora) -> None:
+@drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
+def test_the_writer_dies_while_the_monitor_is_stopped(watched: Connect, lab: LocalAurora) -> None:
     connection = watched()
-    old = aurora.writer.id
+    old = lab.writer.id
     pid = monitor_pid()
     os.kill(pid, signal.SIGSTOP)
     try:
-        aurora.kill("writer")
-        aurora.promote_later(0.2, rejoin=False)
+        lab.kill("writer")
+        lab.promote_later(0.2, rejoin=False)
         with pytest.raises(wrapper.FailoverSuccessError):
-            connection.execute("SELECT 1")
-        assert instance_of(connection) == aurora.writer.id != old
+            ask(connection, "SELECT 1")
+        assert instance_of(connection) == lab.writer.id != old
     finally:
         os.kill(pid, signal.SIGCONT)
 
 
-def test_monitor_and_writer_die_together(watched: Connect, aurora: LocalAurora) -> None:
+@drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
+def test_monitor_and_writer_die_together(watched: Connect, lab: LocalAurora) -> None:
     connection = watched()
-    old = aurora.writer.id
+    old = lab.writer.id
     pid = monitor_pid()
     os.kill(pid, signal.SIGKILL)
-    aurora.kill("writer")
-    aurora.promote_later(0.2, rejoin=False)
+    lab.kill("writer")
+    lab.promote_later(0.2, rejoin=False)
     with pytest.raises(wrapper.FailoverSuccessError):
-        connection.execute("SELECT 1")
-    assert instance_of(connection) == aurora.writer.id != old
+        ask(connection, "SELECT 1")
+    assert instance_of(connection) == lab.writer.id != old
 
 
-def test_a_hung_host_that_comes_back_is_forgiven(watched: Connect, aurora: LocalAurora) -> None:
+@drivers("psycopg", slow=MYSQL)
+def test_a_hung_host_that_comes_back_is_forgiven(watched: Connect, lab: LocalAurora) -> None:
     connection = watched()
-    writer = aurora.writer.id
+    writer = lab.writer.id
 
     def health() -> Any:
         cluster = client().state.by_watch(connection.plugin_service.watch.key)
@@ -139,16 +146,21 @@ def test_a_hung_host_that_comes_back_is_forgiven(watched: Connect, aurora: Local
         assert cluster.topology.writer is not None
         return cluster.health[cluster.topology.writer]
 
-    aurora.hang(writer)
+    lab.hang(writer)
     eventually(lambda: health().is_failing, "a silent probe")
-    aurora.resume(writer)
+    lab.resume(writer)
     eventually(lambda: not health().is_failing, "an answered probe")
     assert instance_of(connection) == writer
 
 
 @pytest.mark.parametrize("trouble", ["mode", "file", "long", "relative"])
 def test_an_unusable_directory_leaves_a_working_connection(
-    trouble: str, aurora: LocalAurora, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    trouble: str,
+    lab: LocalAurora,
+    driver: Driver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     directory = tmp_path / "d"
     if trouble == "mode":
@@ -162,16 +174,16 @@ def test_an_unusable_directory_leaves_a_working_connection(
     try:
         with caplog.at_level(logging.WARNING):
             connection = wrapper.connect(
-                psycopg.connect, aurora.dsn(), cluster_instance_host_pattern=aurora.instance_host_pattern, autocommit=True
+                driver.connect, **lab.parameters(), cluster_instance_host_pattern=lab.instance_host_pattern, autocommit=True
             )
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert ask(connection, "SELECT 1") == [(1,)]
         (record,) = [record for record in caplog.records if "working without the shared monitor" in record.message]
         assert "AWS_WRAPPER_MONITOR_DIR" in record.message or "chmod" in record.message or "remove it" in record.message
-        old = aurora.writer.id
-        aurora.kill("writer")
-        aurora.promote_later(0.1, rejoin=False)
+        old = lab.writer.id
+        lab.kill("writer")
+        lab.promote_later(0.1, rejoin=False)
         with pytest.raises(wrapper.FailoverSuccessError):
-            connection.execute("SELECT 1")
+            ask(connection, "SELECT 1")
         assert instance_of(connection) != old
         connection.close()
     finally:
@@ -195,28 +207,36 @@ def test_garbage_on_the_control_socket_is_dropped_and_counted(watched: Connect, 
     with socket.socket(socket.AF_UNIX) as raw:
         raw.connect(str(monitor_directory / "control-1.sock"))
         raw.sendall(os.urandom(1024))
-    assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert ask(connection, "SELECT 1") == [(1,)]
     assert client().is_live
 
 
-def test_eight_processes_share_one_monitor_and_its_sessions(watched: Connect, aurora: LocalAurora) -> None:
+@drivers("psycopg", slow=MYSQL)
+def test_eight_processes_share_one_monitor_and_its_sessions(watched: Connect, lab: LocalAurora, driver: Driver) -> None:
     watched()
     script = (
-        "import sys, psycopg, wrapper\n"
-        "connection = wrapper.connect(psycopg.connect, sys.argv[1], cluster_instance_host_pattern=sys.argv[2], autocommit=True)\n"
-        "print(connection.execute('SELECT 1').fetchone(), flush=True)\n"
+        "import json, sys, wrapper\n"
+        "from tests.drivers import DRIVERS, ask\n"
+        "connection = wrapper.connect(DRIVERS[sys.argv[1]].connect, **json.loads(sys.argv[2]))\n"
+        "print(ask(connection, 'SELECT 1'), flush=True)\n"
         "sys.stdin.read()\n"
         "connection.close()\n"
     )
-    command = [sys.executable, "-c", script, aurora.dsn(), aurora.instance_host_pattern]
-    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    parameters = {
+        **lab.parameters(),
+        **driver.options,
+        "autocommit": True,
+        "cluster_instance_host_pattern": lab.instance_host_pattern,
+    }
+    command = [sys.executable, "-c", script, driver.name, json.dumps(parameters)]
+    workers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(8)]
     try:
         for worker in workers:
             assert worker.stdout is not None
-            assert worker.stdout.readline() == "(1,)\n"
+            assert worker.stdout.readline() == "[(1,)]\n"
         eventually(lambda: monitor_status().get("leases") and len(monitor_status()["leases"]) >= 9, "nine leases")
-        eventually(lambda: sum(aurora.monitoring_sessions().values()) <= 4, "the monitoring sessions to be hosts + 1 at most")
-        assert sum(aurora.monitoring_sessions().values()) >= 3
+        eventually(lambda: sum(lab.monitoring_sessions().values()) <= 4, "the monitoring sessions to be hosts + 1 at most")
+        assert sum(lab.monitoring_sessions().values()) >= 3
     finally:
         for worker in workers:
             worker.communicate(timeout=20)

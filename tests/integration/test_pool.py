@@ -502,7 +502,7 @@ def told():
 
 def run_warm(script: str, lab: LocalAurora) -> Any:
     """Run a script with a pool of two connections, one of them lent."""
-    return run(f"os.environ['DSN'] = {lab.dsn(lab.writer.id)!r}\n" + WARM + textwrap.dedent(script), lab)
+    return run(f"writer['host'] = {lab.writer.endpoint!r}\n" + WARM + textwrap.dedent(script), lab)
 
 
 def test_a_child_has_a_pool_of_its_own(aurora: LocalAurora, monitor_directory: Path) -> None:

@@ -120,7 +120,12 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _environment(lab: LabClient) -> dict[str, str]:
-    return {**lab.environment(), "DATABASE_DSN": lab.dsn(), "DATABASE_INSTANCES": lab.instance_host_pattern}
+    return {
+        **lab.environment(),
+        "DATABASE_ENGINE": lab.engine,
+        "DATABASE_DSN": lab.dsn(),
+        "DATABASE_INSTANCES": lab.instance_host_pattern,
+    }
 
 
 def _show(status: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ NAMES = (
     "writer_killed",
     "writer_hung",
     "writer_hung_tuned",
+    "call_in_flight",
     "monitor_killed",
     "monitor_and_writer_lost",
     "old_writer_resumed",

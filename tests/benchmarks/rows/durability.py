@@ -36,12 +36,12 @@ def _wait_for_progress(workers: list[Child]) -> None:
 def measure(bench: Bench, side: Side) -> list[Figure]:
     failovers = bench.rounds(20, 6)
     with bench.stage(side, synchronous=True) as stage, tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        with stage.admin(stage.lab.writer.id) as admin:
-            admin.execute("DROP TABLE IF EXISTS bench_ledger")
-            # No unique index: a row that is written twice must show.
-            admin.execute("CREATE TABLE bench_ledger (worker int, n int, part int)")
-            admin.execute("CREATE INDEX ON bench_ledger (worker, n)")
-            admin.execute(f"GRANT ALL ON bench_ledger TO {stage.lab.user}")
+        # No unique index: a row that is written twice must show.
+        stage.ask(
+            "DROP TABLE IF EXISTS bench_ledger",
+            "CREATE TABLE bench_ledger (worker int, n int, part int)",
+            "CREATE INDEX bench_ledger_key ON bench_ledger (worker, n)",
+        )
         files = [Path(directory) / str(number) for number in range(WORKERS)]
         workers = [
             stage.start("ledger", mode=MODES[number % 2], worker=number, file=str(file), parameters=dict(TUNED))
@@ -63,8 +63,7 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
 
 
 def _compare(stage: Stage, files: list[Path], failovers: int) -> Figure:
-    with stage.admin(stage.lab.writer.id) as admin:
-        rows = Counter(admin.execute("SELECT worker, n, part FROM bench_ledger").fetchall())
+    rows = Counter(stage.ask("SELECT worker, n, part FROM bench_ledger"))
     account: Counter[str] = Counter()
     acknowledged = lost = 0
     for number, file in enumerate(files):

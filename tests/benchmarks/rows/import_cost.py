@@ -1,4 +1,4 @@
-"""What `import wrapper` costs a process that has psycopg already, before it connects to anything."""
+"""What `import wrapper` costs a process that has the driver already, before it connects to anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
     samples: dict[str, list[dict[str, float]]] = {"imported": [], "usable": []}
     # Fresh processes, one after the other; the first one fills the page cache and does not count.
     for turn in range(bench.rounds(16, 6)):
-        child = Child(side.python, "footprint", {"side": side.name}, {})
+        child = Child(side.python, "footprint", {"side": side.name, "driver": side.driver.name}, {})
         try:
             driver = child.expect("driver", 30).facts
             for step, taken in samples.items():
@@ -36,7 +36,7 @@ def _figure(samples: list[dict[str, float]]) -> Figure:
 ROW = Row(
     "import_cost",
     (
-        Line("`import wrapper` on top of psycopg: time, private memory, threads", "+200-300 ms, +42-56 MiB, 2 threads", GOAL),
+        Line("`import wrapper` on top of the driver: time, private memory, threads", "+200-300 ms, +42-56 MiB, 2 threads", GOAL),
         Line("the same and what it takes to connect: `from wrapper import AwsWrapperConnection`", "", GOAL),
     ),
     measure,

@@ -28,7 +28,7 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
             failed += len(fleet.failed(resumed))
             key = host_key(old.address, old.port)
             for worker in fleet.workers:
-                went_back += sum(event.facts["host"] == old.address for event in worker.events("back", resumed))
+                went_back += sum(event.facts["host"] == old.direct_address for event in worker.events("back", resumed))
                 flips += sum(event.facts["writer"] in (key, None) for event in worker.events("state", resumed))
         fleet.stop()
     text = f"{went_back} workers went back, {flips} changes of the writer in any state, {failed} failed queries ({rounds} rounds)"

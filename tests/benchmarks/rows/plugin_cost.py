@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tests.benchmarks.bench import Bench, Figure, Line, Row, Side, Stage
+from tests.drivers import MYSQL
 from wrapper.drivers.psycopg import PsycopgDialect
 from wrapper.pipeline import plugin_codes
 
 DEFAULT = PsycopgDialect.default_plugins
 LISTS = (DEFAULT, "", *plugin_codes())
 EXECUTE_GOAL = 1.10
+# For psycopg: connecting takes a MariaDB 0.4 ms, so little that a ratio says nothing of the wrapper; the times do.
 # A server that says what it is without being asked (PostgreSQL 14) saves the wrapper a round trip.
 CONNECT_GOAL = 1.05
 CONNECT_AND_ASK_GOAL = 1.3
@@ -30,39 +32,45 @@ def measure(bench: Bench, side: Side) -> list[Figure]:
 
 
 def _measure(stage: Stage, plugins: str, turns: dict[str, tuple[int, int]]) -> Figure:
-    lab = stage.lab
-    by_name = lab.dsn(by_address=True, hostaddr=lab.writer.address).replace(f"host={lab.writer.address}", f"host={_CLUSTER}", 1)
-    needed = {"failover_home_region": "us-east-1", "cluster_instance_host_pattern": lab.instance_host_pattern}
+    is_mysql = stage.side.driver.engine is MYSQL
+    # mysql-connector-python takes no address beside the name.
+    by_name = {} if is_mysql else {"connect by name": {**stage.login(hostaddr=stage.lab.writer.address), "host": _CLUSTER}}
+    needed = {"failover_home_region": "us-east-1", "cluster_instance_host_pattern": stage.lab.instance_host_pattern}
     parameters = {"plugins": plugins, **(needed if plugins == "gdb_failover" else {})}
-    child = stage.start("plugin_cost", turns=turns, by_name=by_name, parameters=parameters)
+    child = stage.start("plugin_cost", direct=True, turns=turns, by_name=by_name, parameters=parameters)
     child.expect("ready", timeout=20)
     if plugins:
-        stage.monitor.wait_until_watching(len(lab.instances))
+        # Without the layer in front, a server of an Aurora MySQL is the only one that anybody knows.
+        stage.monitor.wait_until_watching(1 if is_mysql else len(stage.lab.instances))
     child.command("go")
     reports_role = child.expect("done", timeout=240).facts["reports_role"]
     found = {event.facts["operation"]: dict(event.facts) for event in child.events("measured")}
     stage.stop(child)
-    text = ", ".join(f"{name} {numbers['ratio']:.2f}" for name, numbers in found.items())
+    text = ", ".join(f"{name} {numbers['ratio']:.2f}{_times(name, numbers)}" for name, numbers in found.items())
     control = ", ".join(f"{numbers['control']:.2f}" for numbers in found.values())
-    return Figure(f"{text} x (raw over raw {control})", _met(found, reports_role) if plugins == DEFAULT else None, found)
+    return Figure(f"{text} x (raw over raw {control})", _met(found, reports_role, is_mysql) if plugins == DEFAULT else None, found)
+
+
+def _times(operation: str, numbers: dict[str, Any]) -> str:
+    if not operation.startswith("connect"):
+        return ""
+    return f" ({numbers['raw'] * 1000:.2f} → {numbers['seconds'] * 1000:.2f} ms)"
 
 
 # The name of a cluster endpoint; the address beside it is the writer's, as the resolver would have it.
 _CLUSTER = "lab.cluster-bench.local-1.rds.test"
 
 
-def _met(found: dict[str, dict[str, Any]], reports_role: bool) -> bool:
-    goals = {
-        "execute": EXECUTE_GOAL,
-        "connect": CONNECT_GOAL,
-        "connect by name": CONNECT_GOAL if reports_role else CONNECT_AND_ASK_GOAL,
-    }
+def _met(found: dict[str, dict[str, Any]], reports_role: bool, is_mysql: bool) -> bool:
+    goals = {"execute": EXECUTE_GOAL}
+    if not is_mysql:
+        goals |= {"connect": CONNECT_GOAL, "connect by name": CONNECT_GOAL if reports_role else CONNECT_AND_ASK_GOAL}
     return all(found[operation]["ratio"] <= goal for operation, goal in goals.items())
 
 
 def _line(plugins: str) -> Line:
     if plugins == DEFAULT:
-        return Line(f"`plugins={plugins}` (the default), over raw psycopg", "", "execute ≤ 1.10 x, connects ≤ 1.05 x")
+        return Line(f"`plugins={plugins}` (the default), over the raw driver", "", "execute ≤ 1.10 x; psycopg: connects ≤ 1.05 x")
     return Line(f"`plugins={plugins}`" if plugins else "`plugins=` (none)", "", "")
 
 

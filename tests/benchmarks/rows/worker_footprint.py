@@ -1,4 +1,4 @@
-"""What a worker with one open connection weighs more than one with a raw psycopg connection."""
+"""What a worker with one open connection weighs more than one with a connection of the driver alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SETTLE = 1.5
 
 
 def _weigh(stage: Stage, side: str) -> dict[str, Any]:
-    child = stage.start("footprint", side=side)
+    child = stage.start("footprint", side=side, driver=stage.side.driver.name)
     child.expect("connected", 30)
     time.sleep(_SETTLE)
     child.command("weigh")
@@ -41,7 +41,7 @@ ROW = Row(
     "worker_footprint",
     (
         Line(
-            "a worker with one open connection, over one with a raw psycopg connection: private memory, threads",
+            "a worker with one open connection, over one with a connection of the driver alone: private memory, threads",
             "+41 MiB, +5 threads",
             "≤ 5 MiB, 1 thread",
         ),

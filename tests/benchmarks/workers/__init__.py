@@ -1,2 +1,2 @@
-"""Child processes of the benchmarks. They also run in the reference's environment: standard library and psycopg at the top,
+"""Child processes of the benchmarks. They also run in the reference's environment: standard library and drivers at the top,
 either wrapper only when a process is told to use it."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
 from tests.benchmarks.workers.connecting import RAW, connect
 from tests.benchmarks.workers.parent import arguments, tell
+from tests.drivers import MYSQL, engine_of, one
 
 Operation = Callable[[Any, int], list[float]]
 
@@ -48,10 +50,20 @@ def select_one_new_cursor(connection: Any, times: int) -> list[float]:
 
 
 def fetch_rows(connection: Any, times: int) -> list[float]:
-    """Fetching `times` rows one by one; seconds per row, the query itself not counted."""
-    cursor = connection.cursor()
-    cursor.execute(f"SELECT generate_series(1, {times})")
-    clock = time.perf_counter
+    """Fetching `times` rows that have arrived, one by one; seconds per row, the query itself not counted."""
+    how = {"buffered": True} if engine_of(connection) is MYSQL else {}
+    return _fetched(connection, connection.cursor(**how), times)
+
+
+def fetch_rows_unbuffered(connection: Any, times: int) -> list[float]:
+    """The same on a cursor of mysql-connector-python's that reads each row from the network."""
+    return _fetched(connection, connection.cursor(), times)
+
+
+def _fetched(connection: Any, cursor: Any, times: int) -> list[float]:
+    cursor.execute(engine_of(connection).rows.format(times))
+    # The time of this process alone: what the server needs for the rows is not the question.
+    clock = time.process_time
     began = clock()
     while cursor.fetchone() is not None:
         pass
@@ -64,30 +76,52 @@ OPERATIONS: dict[str, Operation] = {
     "select_one": select_one,
     "select_one_new_cursor": select_one_new_cursor,
     "fetch_rows": fetch_rows,
+    "fetch_rows_unbuffered": fetch_rows_unbuffered,
 }
 
 
-def share_one_cpu(connections: list[Any]) -> None:
-    """Put this process and the server processes behind the connections on one CPU.
+@contextmanager
+def one_cpu(connections: list[Any]) -> Iterator[None]:
+    """A block in which this process shares one CPU with the servers behind the connections.
 
     Else the scheduler decides for each pair anew whether a query wakes another core, which costs several times the query itself.
     """
-    cpu = {max(os.sched_getaffinity(0))}
-    os.sched_setaffinity(0, cpu)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    servers: set[int] = set()
     for connection in connections:
         try:
-            os.sched_setaffinity(server_process(connection), cpu)
-        except (PermissionError, ProcessLookupError):
-            pass  # a server of somebody else's, or on another machine: more noise, the same meaning
+            servers.add(server_process(connection))
+        except ProcessLookupError:
+            pass  # on another machine: more noise, the same meaning
+    for server in servers:
+        _pin(server, {max(before)})
+    try:
+        yield
+    finally:
+        for server in servers:
+            _pin(server, before)
+
+
+def _pin(process: int, cpus: set[int]) -> None:
+    """Put all threads of a process on these CPUs: a MySQL server has one for each connection, which its listener's makes."""
+    try:
+        for thread in os.listdir(f"/proc/{process}/task"):
+            os.sched_setaffinity(int(thread), cpus)
+    except (PermissionError, ProcessLookupError, FileNotFoundError):
+        pass  # somebody else's, or gone
 
 
 def server_process(connection: Any) -> int:
-    """Return the pid of the server process of a connection, by the client's port in its title.
+    """Return the pid of the server process of a connection: PostgreSQL has the client's port in its title, MySQL its own address.
 
     The server may live in a PID namespace of its own, where it goes by another number. Raises `ProcessLookupError`.
     """
-    with socket.socket(fileno=os.dup(connection.fileno())) as client:
-        mark = f"({client.getsockname()[1]})".encode()
+    if engine_of(connection) is MYSQL:
+        program, mark = b"", f"--bind-address={one(connection, MYSQL.server_address)}\0".encode()
+    else:
+        with socket.socket(fileno=os.dup(connection.fileno())) as client:
+            program, mark = b"postgres:", f"({client.getsockname()[1]})".encode()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -95,7 +129,7 @@ def server_process(connection: Any) -> int:
                     title = file.read()
             except OSError:
                 continue  # it has ended meanwhile
-            if title.startswith(b"postgres:") and mark in title:
+            if title.startswith(program) and mark in title:
                 return int(entry)
     raise ProcessLookupError
 
@@ -121,10 +155,10 @@ def compare(operation: Operation, first: Any, measured: Any, second: Any, times:
 
 def main() -> None:
     given = arguments()
-    first, second = connect(RAW, given["conninfo"]), connect(RAW, given["conninfo"])
-    measured = connect(given["side"], given["conninfo"], given["parameters"])
-    share_one_cpu([first, measured, second])
-    tell("measured", **compare(OPERATIONS[given["operation"]], first, measured, second, given["times"], given["rounds"]))
+    first, second = connect(RAW, given["login"]), connect(RAW, given["login"])
+    measured = connect(given["side"], given["login"], given["parameters"])
+    with one_cpu([first, measured, second]):
+        tell("measured", **compare(OPERATIONS[given["operation"]], first, measured, second, given["times"], given["rounds"]))
     for connection in (first, measured, second):
         connection.close()
 

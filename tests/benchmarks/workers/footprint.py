@@ -9,6 +9,7 @@ import sys
 import time
 
 from tests.benchmarks.workers.parent import arguments, next_command, tell
+from tests.drivers import DRIVERS, ask
 
 _MODULES = {"ours": "wrapper", "reference": "aws_advanced_python_wrapper"}
 
@@ -29,7 +30,7 @@ def weigh(event: str, **facts: float) -> None:
 def main() -> None:
     given = arguments()
     side = given["side"]
-    importlib.import_module("psycopg")
+    assert DRIVERS[given["driver"]].module
     weigh("driver")
     if side in _MODULES:
         began = time.perf_counter()
@@ -40,11 +41,11 @@ def main() -> None:
         began = time.perf_counter()
         assert module.AwsWrapperConnection
         weigh("usable", seconds=seconds + time.perf_counter() - began)
-    if given.get("conninfo"):
+    if given.get("login"):
         from tests.benchmarks.workers.connecting import connect
 
-        connection = connect(side, given["conninfo"], given["parameters"])
-        connection.cursor().execute("SELECT 1")
+        connection = connect(side, given["login"], given["parameters"])
+        ask(connection, "SELECT 1")
         tell("connected")
         # By then the background has done its first work and the worker is as it will stay.
         while next_command() == "weigh":

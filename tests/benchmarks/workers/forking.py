@@ -13,17 +13,14 @@ from typing import Any
 
 from tests.benchmarks.workers.connecting import connect
 from tests.benchmarks.workers.parent import arguments, next_command, tell
+from tests.drivers import engine_of, one
 
 _PAUSE = 0.01
 
 
 def query(connection: Any) -> int:
-    """Return the server process that answers."""
-    cursor = connection.cursor()
-    cursor.execute("SELECT pg_backend_pid()")
-    (pid,) = cursor.fetchone()
-    cursor.close()
-    return int(pid)
+    """Return the session that answers."""
+    return int(one(connection, engine_of(connection).session))
 
 
 def child(connection: Any) -> None:
@@ -55,7 +52,7 @@ def child(connection: Any) -> None:
 
 def main() -> None:
     given = arguments()
-    connection = connect(given["side"], given["conninfo"], given["parameters"])
+    connection = connect(given["side"], given["login"], given["parameters"])
     tell("connected", session=query(connection))
     pid = os.fork()
     if pid == 0:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.benchmarks.workers.connecting import connect, is_closed
 from tests.benchmarks.workers.parent import arguments, listen, tell
+from tests.drivers import ask, transaction
 
 PARTS = 3
 _PAUSE = 0.004
@@ -29,24 +30,24 @@ class Ledger:
         self.account: Counter[str] = Counter()
 
     def _connected(self) -> Any:
-        if self._connection is None or is_closed(self._connection):
-            self._connection = connect(self._given["side"], self._given["conninfo"], self._given["parameters"])
+        given = self._given
+        if self._connection is None or is_closed(self._connection, given["side"], given["login"]):
+            self._connection = connect(given["side"], given["login"], given["parameters"])
         return self._connection
 
     def _insert(self, n: int) -> None:
         connection = self._connected()
         if self._given["mode"] == "autocommit":
-            connection.execute(_INSERT, (self._given["worker"], n, 0))
+            ask(connection, _INSERT, (self._given["worker"], n, 0))
             return
-        with connection.transaction():
+        with transaction(connection):
             for part in range(PARTS):
-                connection.execute(_INSERT, (self._given["worker"], n, part))
+                ask(connection, _INSERT, (self._given["worker"], n, part))
 
     def _exists(self, n: int) -> bool:
-        cursor = self._connected().execute(
-            "SELECT count(*) FROM bench_ledger WHERE worker = %s AND n = %s", (self._given["worker"], n)
-        )
-        return bool(cursor.fetchone()[0])
+        key = (self._given["worker"], n)
+        ((found,),) = ask(self._connected(), "SELECT count(*) FROM bench_ledger WHERE worker = %s AND n = %s", key)
+        return bool(found)
 
     def write(self, n: int) -> None:
         """Have row `n` written once, whatever it takes."""

@@ -1,6 +1,6 @@
 """A worker process under load: writes a row with a key of its own every few milliseconds and reports when that stops and starts.
 
-Arguments: `side`, `conninfo`, `parameters`; `pause` seconds between two writes; `idle` to hold the connection without using it;
+Arguments: `side`, `login`, `parameters`; `pause` seconds between two writes; `idle` to hold the connection without using it;
 `observe` to report what the process knows of its cluster (our wrapper only); `churn` to open and close another connection now and
 then.
 """
@@ -13,8 +13,10 @@ from typing import Any
 
 from tests.benchmarks.workers.connecting import OURS, connect, is_closed
 from tests.benchmarks.workers.parent import arguments, listen, tell
+from tests.drivers import DRIVERS, ask
 
-_INSERT = "INSERT INTO bench_writes (worker, n) VALUES (%s, %s) RETURNING host(inet_server_addr())"
+# RETURNING: the server's address, and the number of the session there.
+_INSERT = "INSERT INTO bench_writes (worker, n) VALUES (%s, %s) RETURNING {}, {}"
 # Seconds without a write that are worth an event though no call failed.
 _NOTABLE = 0.25
 # Seconds before a lost connection is opened again.
@@ -26,14 +28,16 @@ _VISIT_EVERY = 20
 class Writer:
     """One connection and what became of its writes."""
 
-    def __init__(self, side: str, conninfo: str, parameters: dict[str, Any]) -> None:
-        self._how = (side, conninfo, parameters)
+    def __init__(self, side: str, login: dict[str, Any], parameters: dict[str, Any]) -> None:
+        self._how = (side, login, parameters)
+        engine = DRIVERS[login["driver"]].engine
+        self._insert = _INSERT.format(engine.server_address, engine.session)
         self._connection: Any = None
         self._failing = True
         self._last_ok = time.monotonic()
         self._writes = 0
         self._failures = 0
-        self._host = ""
+        self._place: tuple[str, int] | None = None
 
     def open(self) -> None:
         self._connection = connect(*self._how)
@@ -45,17 +49,17 @@ class Writer:
             if self._connection is None:
                 self.open()
             cursor = self._connection.cursor()
-            cursor.execute(_INSERT, (os.getpid(), self._writes + self._failures))
-            (host,) = cursor.fetchone()
+            cursor.execute(self._insert, (os.getpid(), self._writes + self._failures))
+            place = host, session = cursor.fetchone()
             cursor.close()
         except Exception as error:  # noqa: BLE001  whatever it is, it is a failed write
             self._failed(error, began)
             return False
         now = time.monotonic()
         self._writes += 1
-        if self._failing or host != self._host or now - self._last_ok > _NOTABLE:
-            tell("back", now, host=host, gap=now - self._last_ok)
-        self._host = host
+        if self._failing or place != self._place or now - self._last_ok > _NOTABLE:
+            tell("back", now, host=host, session=session, gap=now - self._last_ok)
+        self._place = place
         self._failing = False
         self._last_ok = now
         return True
@@ -70,7 +74,7 @@ class Writer:
             }
             tell("failed", began=began, **facts)
         self._failing = True
-        if self._connection is not None and is_closed(self._connection):
+        if self._connection is not None and is_closed(self._connection, *self._how[:2]):
             self._connection = None
 
     @property
@@ -81,7 +85,7 @@ class Writer:
         """Open another connection, use it and close it. That fails while the cluster is in trouble, which is no news."""
         try:
             visitor = connect(*self._how)
-            visitor.execute("SELECT 1").close()
+            ask(visitor, "SELECT 1")
             visitor.close()
         except Exception:  # noqa: BLE001  the writer reports what is wrong
             pass
@@ -95,7 +99,7 @@ class Writer:
 def main() -> None:
     given = arguments()
     stopping = listen()
-    writer = Writer(given["side"], given["conninfo"], given["parameters"])
+    writer = Writer(given["side"], given["login"], given["parameters"])
     writer.open()
     if given.get("observe") and given["side"] == OURS:
         from tests.benchmarks.workers.observer import observe

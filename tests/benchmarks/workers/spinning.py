@@ -1,6 +1,6 @@
 """A worker whose Python never rests: how soon its client thread has the news that a host fails.
 
-Arguments: `side`, `conninfo`, `parameters`, `key` of the host.
+Arguments: `side`, `login`, `parameters`, `key` of the host.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     given = arguments()
     stopping = listen()
     tell_of_failures(given["key"])
-    connection: Any = connect(given["side"], given["conninfo"], given["parameters"])
+    connection: Any = connect(given["side"], given["login"], given["parameters"])
     tell("connected")
     while not stopping.is_set():
         sum(range(1000))

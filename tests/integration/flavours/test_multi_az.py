@@ -60,7 +60,7 @@ def test_a_hung_writer_that_comes_back_is_not_believed(multi_az: Flavoured, busy
     lab = multi_az.lab
     connection = multi_az.watched(**FAST)
     old = multi_az.instance_of(connection)
-    blocked = Blocked(connection, multi_az.sleep) if busy and lab.engine == "postgresql" else None
+    blocked = Blocked(connection) if busy else None
     if blocked is not None:
         eventually(lambda: multi_az.is_asleep(old), "the statement to run")
     lab.promote_later(0.5)

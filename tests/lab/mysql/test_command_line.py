@@ -30,6 +30,7 @@ def test_up_and_commands() -> None:
         lab = LabClient(directory)
         assert lab.engine == "mysql"
         assert f"export DATABASE_DSN='{lab.dsn()}'" in "".join(lines)
+        assert "export DATABASE_ENGINE=mysql\n" in lines
         words = dict(word.split("=") for word in lab.dsn(by_address=True).split())
         with closing(connect(**words)) as connection:
             assert one(connection, WRITER) == "instance-1"

@@ -136,7 +136,7 @@ class MySqlServer(Server):
         self.is_hung = False
 
     def come_up(self, source: Server | None) -> None:
-        """Take the role, then let applications in. A former writer that is not fit to follow stays closed."""
+        """Take the role, then let applications in: to a reader once it follows. A former writer that is not fit to stays closed."""
         self.source = source
         self.wait(lambda: self.ask("SELECT 1"), "to answer", pause=0.01)
         with self.session() as session:
@@ -145,13 +145,18 @@ class MySqlServer(Server):
                 self._take_writes(session)
             else:
                 self._replicate(session, source)
-        if source is None or not source.is_responsive or self.follows(source, PATIENCE):
+        if source is None or not source.is_responsive:
             self._open()
+        else:
+            self.follows(source, PATIENCE)
 
     def _open(self) -> None:
+        """Let applications in, if they are not yet."""
         if self._layer is not None:
             assert self._layer.stdin is not None
             assert self._layer.stdout is not None
+            if self._layer.stdin.closed:
+                return
             self._layer.stdin.write(b"\n")
             self._layer.stdin.close()
             if not self._layer.stdout.readline():
@@ -209,6 +214,7 @@ class MySqlServer(Server):
         if reached != [(0,)]:
             return False
         self._was_writer = False
+        self._open()
         return True
 
     def followers(self, readers: Iterable[Server]) -> set[str]:
