@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from monitor_service.cadence import login_backoff
+from monitor_service.cadence import CONNECT_PAUSE, is_being_mended, login_backoff
 from wrapper.monitor.messages import Offer
 
 _SALT = os.urandom(16)
@@ -78,14 +78,19 @@ class CredentialBook:
             record.proved, record.trial, record.failures, record.not_before = True, None, 0, 0.0
             record.refused_by.pop(host, None)
 
-    def refused(self, key: bytes, host: str, now: float) -> None:
-        """Record a login error."""
+    def refused(self, key: bytes, host: str, now: float, outage: float | None = None) -> None:
+        """Record a login error. `outage`: seconds since the cluster's writer was lost, None when all is well. An offer that worked
+        before is not to blame then, and is tried again soon."""
         record = self._records.get(key)
         if record is None:
             return
         record.trial = None
-        record.failures += 1
-        until = now + login_backoff(record.failures)
+        if record.proved and is_being_mended(outage):
+            record.failures = max(record.failures, 1)
+            until = now + CONNECT_PAUSE
+        else:
+            record.failures += 1
+            until = now + login_backoff(record.failures)
         record.refused_by[host] = until
         if not record.proved:
             record.not_before = until

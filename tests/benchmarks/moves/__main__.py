@@ -39,9 +39,10 @@ def main() -> int:
     order = [event.name for event in EVENTS]
     cells.sort(key=lambda cell: order.index(cell.event))
     print(as_markdown(cells) if options.markdown else as_text(cells))
-    wrong = sum(bool(cell.complaints) for cell in cells)
-    print(f"\n{len(cells)} connections, {wrong} wrong; {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}")
-    return 1 if wrong or broken else 0
+    verdicts = [cell.verdict for cell in cells]
+    conditions = f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}"
+    print(f"\n{len(cells)} connections, {verdicts.count('wrong')} wrong, {verdicts.count('late')} late; {conditions}")
+    return 1 if any(verdicts) or broken else 0
 
 
 def _is_wanted(name: str, options: argparse.Namespace) -> bool:

@@ -25,19 +25,19 @@ _MOVED = "FailoverSuccessError"
 _BROKEN = "TransactionResolutionUnknownError"
 _SENT_OR_NOT = ("not_sent", "unknown")
 MOVES: Mapping[str, Right] = {
-    IDLE: Right({(_MOVED, "not_sent")}),
-    BUSY: Right({(_MOVED, outcome) for outcome in _SENT_OR_NOT}),
-    IN_TRANSACTION: Right({(_BROKEN, outcome) for outcome in _SENT_OR_NOT}),
+    IDLE: Right(((_MOVED, "not_sent"),)),
+    BUSY: Right(tuple((_MOVED, outcome) for outcome in _SENT_OR_NOT)),
+    IN_TRANSACTION: Right(tuple((_BROKEN, outcome) for outcome in _SENT_OR_NOT)),
 }
 # The second failover may come while the connection is between two statements, or idle in a transaction begun anew.
 MOVES_TWICE: Mapping[str, Right] = {
     IDLE: MOVES[IDLE],
     BUSY: Right(MOVES[BUSY].errors, most=2),
-    IN_TRANSACTION: Right(MOVES[IN_TRANSACTION].errors | MOVES[BUSY].errors, most=2),
+    IN_TRANSACTION: Right(MOVES[IN_TRANSACTION].errors + MOVES[BUSY].errors, most=2),
 }
 NOTHING: Mapping[str, Right] = dict.fromkeys((*USES, CONNECTING), Right(least=0, most=0))
 # Nowhere to go: the driver's own error, and a new connection once the host is back.
-FAILS: Mapping[str, Right] = dict.fromkeys(USES, Right({(DRIVERS_OWN, None)}))
+FAILS: Mapping[str, Right] = dict.fromkeys(USES, Right(((DRIVERS_OWN, None),)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,12 @@ def _hang_writer(cast: Cast) -> None:
 
 
 def _restart_all(cast: Cast) -> None:
-    lab = cast.lab
-    for instance in lab.instances:
-        lab.kill(instance.id)
-    lab.start(cast.heir)
-    for instance in lab.instances:
-        if instance.id != cast.heir:
-            lab.start(instance.id)
+    """The writer is the last to die: a reader that had more than it could not follow it again."""
+    lab, others = cast.lab, [instance.id for instance in cast.lab.instances if instance.id != cast.heir]
+    for instance in (*others, cast.heir):
+        lab.kill(instance)
+    for instance in (cast.heir, *others):
+        lab.start(instance)
 
 
 def _refuse_logins(cast: Cast) -> None:
@@ -138,7 +137,8 @@ def _fail_over_twice(cast: Cast) -> None:
 
 def _lose_region(cast: Cast) -> None:
     assert isinstance(cast.lab, LocalGlobalDatabase)
-    cast.lab.fail_over_region(promote_delay=_PROMOTION)
+    cast.lab.kill_region(cast.lab.region)
+    _promote(cast)
 
 
 EVENTS = (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, redirect_stdout, suppress
 from typing import Any
 
 import mysql.connector
@@ -16,7 +17,7 @@ import wrapper
 from monitor_service.cli import main as monitor
 from tests.benchmarks.moves.events import CONNECTING, IDLE, Cast, Event, cast_for, right_for
 from tests.benchmarks.moves.users import Application, Control, User, Visitor
-from tests.benchmarks.moves.verdicts import Cell, Seen, complaints
+from tests.benchmarks.moves.verdicts import Cell, Seen, errors
 from tests.drivers import ask
 from tests.integration.conftest import forget_client
 from wrapper import AwsWrapperConnection
@@ -40,16 +41,21 @@ def stage(flavour: str, engine: str) -> Iterator[LocalAurora]:
             else LocalAurora(1 if flavour == "rds" else 3, engine=engine, flavor=flavour)
         )
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="asm-"))
+        before = dict(os.environ)
         os.environ.update(lab.environment(), AWS_WRAPPER_MONITOR_DIR=directory)
         forget_client()
         try:
             yield lab
         finally:
             wrapper.release_resources()
-            monitor(["stop"])
+            forget_client()
+            with redirect_stdout(io.StringIO()):
+                monitor(["stop"])
+            os.environ.clear()
+            os.environ.update(before)
 
 
-def play(event: Event, lab: LocalAurora, flavour: str) -> list[Cell]:
+def play(event: Event, lab: LocalAurora, flavour: str, settings: Mapping[str, Any] = FAST) -> list[Cell]:
     """Mend the lab, play an event and return what each use of a connection saw of it."""
     lab.restore() if isinstance(lab, LocalGlobalDatabase) else lab.reset()
     with closing(_raw(lab, lab.writer.id)) as connection:
@@ -64,24 +70,27 @@ def play(event: Event, lab: LocalAurora, flavour: str) -> list[Cell]:
     try:
         for use in right:
             users[use] = (
-                Visitor(lambda: _open(lab, cast, "endpoint"), _names(cast))
+                Visitor(lambda: _open(cast, "endpoint", settings), _names(cast))
                 if use == CONNECTING
-                else Application(lambda: _open(lab, cast, event.wants), event.wants, use)
+                else Application(lambda: _open(cast, event.wants, settings), event.wants, use)
             )
         applications = {use: user for use, user in users.items() if isinstance(user, Application)}
         _wait_until_watched(lab, next(iter(applications.values())))
         for user in (control, *users.values()):
             user.start()
-        busy = [user for use, user in applications.items() if use != IDLE]
+        busy = [user for use, user in users.items() if use not in (IDLE, CONNECTING)]
         _wait(lambda: all(user.done for user in busy), "the connections to be in use")
         struck = time.monotonic()
         event.strike(cast)
         over = time.monotonic()
         _wait(lambda: _is_back([control], struck, over), f"{cast.heir} to have the role")
+        # Whoever is never back is the verdict's business.
+        with suppress(TimeoutError):
+            _wait(lambda: _is_back(busy, struck, over), "the busy connections to be back")
         for user in applications.values():
             user.release()
-        with suppress(TimeoutError):  # a user that is never back is the verdict's business
-            _wait(lambda: _is_back(users.values(), struck, over), "the connections to be back")
+        with suppress(TimeoutError):
+            _wait(lambda: _is_back(list(users.values()), struck, over), "the connections to be back")
     finally:
         for user in (control, *users.values()):
             user.stop()
@@ -97,7 +106,7 @@ def play(event: Event, lab: LocalAurora, flavour: str) -> list[Cell]:
             since, own = user.released_at, 0.0
         back = user.back(since)
         seen = Seen(tuple(user.refusals), own, None if back is None else back - since, stored)
-        cells.append(Cell(event.name, flavour, lab.engine, use, seen, complaints(right[use], seen)))
+        cells.append(Cell(event.name, flavour, lab.engine, use, seen, errors(right[use], seen)))
     return cells
 
 
@@ -117,9 +126,10 @@ def _names(cast: Cast) -> tuple[str, ...]:
     return heir.id, heir.address
 
 
-def _open(lab: LocalAurora, cast: Cast, wants: str) -> Any:
+def _open(cast: Cast, wants: str, settings: Mapping[str, Any]) -> Any:
     """Open a connection of an application that wants the writer, a reader, or what the reader endpoint of the heir leads to."""
-    parameters: dict[str, Any] = {"autocommit": True, **lab.parameters(cast.victim if wants == "reader" else None), **FAST}
+    lab = cast.lab
+    parameters: dict[str, Any] = {"autocommit": True, **lab.parameters(cast.victim if wants == "reader" else None), **settings}
     modes = ["failover_mode"]
     failover = "failover_v2"
     mode = "strict_writer" if wants == "writer" else "strict_reader"

@@ -13,7 +13,7 @@ from typing import Any
 from tests.benchmarks.moves.events import IDLE, IN_TRANSACTION
 from tests.benchmarks.moves.verdicts import DRIVERS_OWN, Refusal
 from tests.drivers import ask, engine_of
-from wrapper import AwsWrapperError, FailoverSuccessError, TransactionResolutionUnknownError
+from wrapper import AwsWrapperError, FailoverError, FailoverSuccessError, TransactionResolutionUnknownError
 
 _PAUSE = 0.005
 _RECONNECT_PAUSE = 0.02
@@ -47,6 +47,9 @@ class User:
 
     def refused(self, error: Exception) -> None:
         self.refusals.append(Refusal(time.monotonic(), type(error).__name__, text=str(error)))
+
+    def close(self) -> None:
+        """Close what is open; not before `stop`."""
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -120,12 +123,13 @@ class Application(User):
         self._released.set()
 
     def stop(self) -> None:
-        self.release()
+        self._released.set()
         super().stop()
 
     def step(self) -> bool:
         if self._use == IDLE and not self._released.wait(_PATIENCE):
             return False
+        self._row = None
         if self.connection is None and not self._reopen():
             return False
         if self._use == IN_TRANSACTION:
@@ -160,7 +164,7 @@ class Application(User):
         return True
 
     def refused(self, error: Exception) -> None:
-        name = type(error).__name__ if isinstance(error, AwsWrapperError) else DRIVERS_OWN
+        name = type(error).__name__ if isinstance(error, (AwsWrapperError, FailoverError)) else DRIVERS_OWN
         outcome = getattr(error, "outcome", None)
         self.refusals.append(Refusal(time.monotonic(), name, outcome, str(error), self._row))
         self._in_transaction = False

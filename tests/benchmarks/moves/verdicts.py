@@ -27,7 +27,7 @@ class Refusal:
 class Right:
     """What may be seen: errors as (class, outcome), at least and at most so many of them."""
 
-    errors: Collection[tuple[str, str | None]] = frozenset()
+    errors: tuple[tuple[str, str | None], ...] = ()
     least: int = 1
     most: int = 1
 
@@ -48,8 +48,8 @@ class Seen:
         return None if self.without is None else max(0.0, self.without - self.own)
 
 
-def complaints(right: Right, seen: Seen) -> tuple[str, ...]:
-    """Return what was wrong; nothing when all was right and in time."""
+def errors(right: Right, seen: Seen) -> tuple[str, ...]:
+    """Return what was wrong, however long it took; nothing when all was right."""
     found = []
     count = len(seen.refusals)
     if not right.least <= count <= right.most:
@@ -61,9 +61,12 @@ def complaints(right: Right, seen: Seen) -> tuple[str, ...]:
             found.append(f"row {refusal.row} was stored and said not to be sent")
     if seen.beyond is None:
         found.append("never back")
-    elif seen.beyond > TOLERANCE:
-        found.append(f"{seen.beyond - TOLERANCE:.2f} s too long")
     return tuple(found)
+
+
+def is_late(seen: Seen) -> bool:
+    """Whether a connection was without its role for longer than it may be."""
+    return seen.beyond is not None and seen.beyond > TOLERANCE
 
 
 def described(refusal: Refusal) -> str:
@@ -80,17 +83,24 @@ class Cell:
     engine: str
     use: str
     seen: Seen
-    complaints: tuple[str, ...]
+    errors: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """Return `wrong`, `late`, or nothing when all is well."""
+        return "wrong" if self.errors else "late" if is_late(self.seen) else ""
 
     @property
     def text(self) -> str:
-        """Return what was seen, how much longer than the database the connection was without its role, and the mark of a wrong one."""
-        errors = [described(refusal) for refusal in self.seen.refusals]
+        """Return what was seen, for how much longer than the database, and the verdict."""
+        refusals = [described(refusal) for refusal in self.seen.refusals]
         counted = [
-            f"{name}{f' x{number}' if number > 1 else ''}" for name in dict.fromkeys(errors) if (number := errors.count(name))
+            f"{name}{f' x{number}' if number > 1 else ''}" for name in dict.fromkeys(refusals) if (number := refusals.count(name))
         ]
         beyond = "" if self.seen.beyond is None else f"+{self.seen.beyond * 1000:.0f} ms"
-        return "; ".join([*(counted or ["nothing"]), *([beyond] if beyond else []), *(["**wrong**"] if self.complaints else [])])
+        return "; ".join(
+            [*(counted or ["nothing"]), *([beyond] if beyond else []), *([f"**{self.verdict}**"] if self.verdict else [])]
+        )
 
 
 def as_markdown(cells: Iterable[Cell]) -> str:
@@ -109,10 +119,10 @@ _COLUMNS = ("idle", "busy", "in transaction", "connecting")
 
 
 def as_text(cells: Sequence[Cell]) -> str:
-    """Return a line per cell, and one per complaint."""
+    """Return a line per cell, and one per error."""
     lines = []
     for cell in cells:
         where = f"{cell.event:36} {cell.flavour:9} {cell.engine:10} {cell.use:14}"
         lines.append(f"{where} own {cell.seen.own:5.2f} s  {cell.text.replace('**', '')}")
-        lines += [f"    {complaint}" for complaint in cell.complaints]
+        lines += [f"    {error}" for error in cell.errors]
     return "\n".join(lines)
