@@ -169,7 +169,7 @@ def test_a_hung_writer_is_left_on_the_evidence(watched: Connect, lab: LocalAuror
     blocked = Blocked(connection) if busy else None
     if busy:
         eventually(lambda: is_active(lab, old), "the statement to run")
-    lab.promote_later(0.5)
+    lab.promote_later(0.5, rejoin=False)
     lab.hang("writer")
     eventually(lambda: handle.aborted_by is not None, "the connection to be given up", timeout=5)
     assert handle.aborted_by.kind == "silent"
