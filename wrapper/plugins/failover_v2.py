@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from wrapper.decisions.admission import admission_delay
 from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
 from wrapper.decisions.panic import LOGIN_PATIENCE
+from wrapper.decisions.verdict import is_in_doubt
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import (
@@ -154,8 +155,8 @@ class FailoverV2Plugin(Plugin):
             return None
         if is_superseded(handle, cluster) and self._insists_on_writer(physical):
             return "superseded"
-        # Whatever the monitor thinks of the host now: it may be back already, or no longer be a member.
-        return "network" if handle.is_severed() else None
+        evidence = cluster.health.get(handle.key)
+        return "network" if is_in_doubt(evidence, handle.opened_at) and handle.is_severed() else None
 
     def _failed(self, error: Exception, status: Any) -> None:
         """Look at an error on its way to the application; returns if it is the application's own business. `status`: the
