@@ -29,6 +29,7 @@ from wrapper.errors import (
     for_driver,
 )
 from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.direct import Refusal
 from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.monitor.regions import region_of
@@ -273,6 +274,7 @@ class FailoverV2Plugin(Plugin):
         service = self._service
         reported_at = plan.started
         refused_at: float | None = None
+        refusal: Refusal | None = None
         fresh = _FRESH_PROOF
         expected = service.known_cluster.connections_to(lost)
         while True:
@@ -280,6 +282,8 @@ class FailoverV2Plugin(Plugin):
             now = time.monotonic()
             step = next_step(plan, service.views, now)
             if isinstance(step, GiveUp):
+                if refusal is not None:
+                    raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
             if isinstance(step, Attempt):
                 pause = service.known_cluster.admission_delay(lost, expected, now)
@@ -304,12 +308,17 @@ class FailoverV2Plugin(Plugin):
                         self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
                 continue
             if isinstance(step, Wait):
-                if step.search:
-                    service.search_directly()
+                refusal = service.search_directly() if step.search else None
+                if refusal is not None and now - max(refusal.since, plan.started) > LOGIN_PATIENCE:
+                    raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 if now - reported_at >= _REPORT_INTERVAL:
                     reported_at = now
                     self._report(lost, "network")
                 wait_for_change(seen, min(step.until, now + _REPORT_INTERVAL) - time.monotonic())
+
+    def _locked_out(self, lost: str, outcome: Outcome, error: Exception) -> FailoverError:
+        text = f"failover from {lost} failed: no host that answers accepts the login: {error}"
+        return self._error(FailoverFailedError, text, outcome, error)
 
     def _report(self, key: str, error: str) -> None:
         if self._service.watch is not None:
