@@ -11,6 +11,7 @@ from types import TracebackType
 import zmq
 
 from monitor_service.election import is_held
+from wrapper.monitor.client import process_started
 from wrapper.monitor.curve import encrypt
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
@@ -102,10 +103,4 @@ def find(directory: Path | None) -> MonitorPaths:
 
 def this_client() -> Client:
     """Return the identity of this process for a lease of its own."""
-    return Client(pid=os.getpid(), started=start_time(os.getpid()), token=secrets.token_hex(16))
-
-
-def start_time(pid: int) -> int:
-    """Return the start of a process in clock ticks since boot (field 22 of /proc/<pid>/stat; the name may hold blanks)."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[19])
+    return Client(pid=os.getpid(), started=process_started(os.getpid()), token=secrets.token_hex(16))

@@ -79,9 +79,9 @@ def release_resources() -> None:
     providers = sys.modules.get("wrapper.providers.base")
     if providers is not None:
         providers.ConnectionProviderManager.release_resources()
-    client = sys.modules.get("wrapper.monitor.client")
-    if client is not None:
-        client.close_client()
+    process = sys.modules.get("wrapper.monitor.process")
+    if process is not None:
+        process.close_client()
 
 
 def __getattr__(name: str) -> Any:

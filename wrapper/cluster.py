@@ -15,9 +15,10 @@ from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostAvailability, HostInfo, HostRole, host_key, split_host_key
-from wrapper.monitor.client import MonitorClient, current_client
+from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.messages import Watch
+from wrapper.monitor.process import current_client
 from wrapper.monitor.regions import Regions, within
 from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
 from wrapper.resolver import static_address

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from wrapper.configuration import configuration_of
 from wrapper.cursor import Cursors, wrapped
 from wrapper.errors import TransactionResolutionUnknownError, for_driver
-from wrapper.monitor.client import catch_up
 from wrapper.monitor.generation import GENERATION
+from wrapper.monitor.process import catch_up
 from wrapper.plugin import Call, ConnectionEvent, Plugin
 from wrapper.plugin_service import PluginService
 

@@ -23,7 +23,7 @@ from monitor_service.cli import main as monitor
 from tests.benchmarks.stats import median_and_worst
 from tests.integration.conftest import forget_client
 from wrapper import AwsWrapperConnection
-from wrapper.monitor.client import current_client
+from wrapper.monitor.process import current_client
 from wrapper.testing import LocalAurora
 
 FAST: dict[str, Any] = {"failure_detection_interval_ms": 100, "failure_detection_count": 3}

@@ -105,7 +105,7 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "the password changes while everything runs",
             "nothing; the monitor asks for the next login and takes it",
-            "one failing login per host and step (1 s while the writer is searched for, else 1, 2, 4 … 60 s)",
+            "one failing login per host and step (0.25 s while the writer is searched for, else 1, 2, 4 … 60 s)",
             (
                 "monitor/test_rolling_credentials.py::test_the_monitor_takes_the_next_offer_and_locks_nobody_out",
                 "integration/test_credentials.py::test_a_new_password_in_the_file_reaches_the_monitor_with_the_next_connection",

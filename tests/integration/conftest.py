@@ -17,7 +17,8 @@ import monitor_service.cli
 import wrapper
 from tests.drivers import DRIVERS, PSYCOPG, Driver
 from wrapper import AwsWrapperConnection
-from wrapper.monitor.client import MonitorClient, current_client
+from wrapper.monitor.client import MonitorClient
+from wrapper.monitor.process import current_client
 from wrapper.testing import LocalAurora
 
 PATIENCE = 20.0
@@ -58,9 +59,9 @@ def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget_client() -> None:
     """Make the next connection start a client with the directory that the environment names then."""
-    from wrapper.monitor import client
+    from wrapper.monitor import process
 
-    client._clients.clear()
+    process._clients.clear()
 
 
 Connect = Callable[..., Any]

@@ -20,7 +20,7 @@ PRELUDE = """
 import json, os, sys, time
 import wrapper
 from tests.drivers import DRIVERS, ask, one, transaction
-from wrapper.monitor.client import current_client
+from wrapper.monitor.process import current_client
 
 driver = DRIVERS[sys.argv[1]]
 driver.module
@@ -188,8 +188,8 @@ def test_a_fork_that_runs_no_hook_is_noticed_at_the_first_call(lab: LocalAurora,
     """Some servers fork without running Python's hooks: the page that the kernel wipes tells the child what it is."""
     result = run(
         """
-        import wrapper.monitor.client
-        wrapper.monitor.client._hooked = True      # so that none is registered
+        import wrapper.monitor.process
+        wrapper.monitor.process._hooked = True      # so that none is registered
         connection = connect()
         before = pid_of(connection)
         read, write = os.pipe()

@@ -290,7 +290,7 @@ def test_a_monitor_in_another_network_than_the_worker(
 WORKER = textwrap.dedent("""
     import json, os, sys, time
     import psycopg, wrapper
-    from wrapper.monitor.client import current_client
+    from wrapper.monitor.process import current_client
 
     def wait(condition, what):
         deadline = time.monotonic() + 15

@@ -22,7 +22,7 @@ MYSQL = ("mysql-pure", "mysql-extension")
 def test_a_failover_that_nobody_lets_in_ends_with_the_login_error(
     watched: Connect, lab: LocalAurora, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover_v2, "_LOGIN_PATIENCE", 0.5)
+    monkeypatch.setattr(failover_v2, "LOGIN_PATIENCE", 0.5)
     connection = watched(failover_timeout_sec=600.0)
     driver = connection.plugin_service.driver_dialect
     for instance in lab.instances:

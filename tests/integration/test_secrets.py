@@ -27,7 +27,7 @@ WORKER = """
 import logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 import psycopg, wrapper
-from wrapper.monitor.client import current_client
+from wrapper.monitor.process import current_client
 from tests.integration.test_secrets import PASSWORD, TOKEN, WRONG
 dsn, pattern = sys.argv[1:]
 

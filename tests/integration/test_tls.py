@@ -124,7 +124,7 @@ def test_an_expired_certificate_is_a_matter_of_the_login(lab: LocalAurora, conne
 def test_a_failover_ends_with_the_certificate_that_nobody_accepts(
     lab: LocalAurora, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failover_v2, "_LOGIN_PATIENCE", 0.5)
+    monkeypatch.setattr(failover_v2, "LOGIN_PATIENCE", 0.5)
     connection = connect(failover_timeout_sec=600.0)
     until_proved(connection)
     lab.expire_certificate()

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from monitor_service.cadence import LOGIN_PAUSE
+from monitor_service.cadence import LOGIN_RETRY
 from wrapper.monitor.messages import NeedCredentials, Offer
 from wrapper.monitor.state import ANSWERED
 
@@ -56,6 +56,6 @@ def test_the_monitor_takes_the_next_offer_and_locks_nobody_out(
     worker.until(lambda: worker.health(topic, server).accepting, "a session with the new password")
     # One failing login in each step of the back-off, however often the host is probed.
     for one, next_one in pairwise(worker.events_named("LOGIN REFUSED")[1:]):
-        assert next_one.at - one.at >= 0.9 * LOGIN_PAUSE
+        assert next_one.at - one.at >= 0.9 * LOGIN_RETRY
     eventually(lambda: server.sessions() == 1, "one session")
     assert "hush" not in monitor.log.read_text()

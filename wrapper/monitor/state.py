@@ -86,6 +86,8 @@ class HostHealth(Value, frozen=True, omit_defaults=True):
     `failed_at`: end of the latest failed probe. `interval`: probe interval in force, seconds. `accepting`: the last answer was a
     session that could be asked (not "too many connections", "starting up" or a login error).
 
+    `failed_before`: end of the latest failing run that is over.
+
     `role`, `rank`, `proved_at`: what a session on the host itself last said of its role, and when. `address`: last good numeric
     address. `connections`: connections of watching workers on this machine. `detail`: the last error, without secrets.
     """
@@ -105,6 +107,7 @@ class HostHealth(Value, frozen=True, omit_defaults=True):
     address: str | None = None
     connections: int = 0
     detail: str = ""
+    failed_before: float | None = None
 
     @property
     def is_failing(self) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
+from wrapper.decisions.panic import LOGIN_PATIENCE
+from wrapper.decisions.verdict import is_in_doubt
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import (
@@ -48,9 +50,7 @@ _FRESH_PROOF = 0.1
 # While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
 _REPORT_INTERVAL = 0.25
 
-# Seconds for which refused logins are put up with in the middle of a failover, by this connection or by a search, and between two
-# of them.
-_LOGIN_PATIENCE = 15.0
+# Seconds between two logins to a host that refuses them in the middle of a failover.
 _LOGIN_PAUSE = 0.2
 
 _DESCRIPTIONS = {
@@ -155,9 +155,7 @@ class FailoverV2Plugin(Plugin):
         if is_superseded(handle, cluster) and self._insists_on_writer(physical):
             return "superseded"
         evidence = cluster.health.get(handle.key)
-        if evidence is not None and evidence.is_failing and handle.is_severed():
-            return "network"
-        return None
+        return "network" if is_in_doubt(evidence, handle.opened_at) and handle.is_severed() else None
 
     def _failed(self, error: Exception, status: Any) -> None:
         """Look at an error on its way to the application; returns if it is the application's own business. `status`: the
@@ -300,9 +298,8 @@ class FailoverV2Plugin(Plugin):
                 except Exception as attempt_error:
                     kind = self._driver.classify(attempt_error)
                     if kind is ErrorKind.LOGIN:
-                        # RDS refuses logins to an instance that is being rebooted or promoted.
                         refused_at = refused_at or time.monotonic()
-                        if time.monotonic() + _LOGIN_PAUSE > min(refused_at + _LOGIN_PATIENCE, plan.deadline):
+                        if time.monotonic() + _LOGIN_PAUSE > min(refused_at + LOGIN_PATIENCE, plan.deadline):
                             raise
                         time.sleep(_LOGIN_PAUSE)
                     logger.info("failover: %s was no success: %s", candidate.key, attempt_error)
@@ -312,7 +309,7 @@ class FailoverV2Plugin(Plugin):
                 continue
             if isinstance(step, Wait):
                 refusal = service.search_directly() if step.search else None
-                if refusal is not None and now - max(refusal.since, plan.started) > _LOGIN_PATIENCE:
+                if refusal is not None and now - max(refusal.since, plan.started) > LOGIN_PATIENCE:
                     raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 if now - reported_at >= _REPORT_INTERVAL:
                     reported_at = now

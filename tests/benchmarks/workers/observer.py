@@ -18,7 +18,7 @@ def observe() -> None:
 
 
 def _watch() -> None:
-    from wrapper.monitor.client import current_client
+    from wrapper.monitor.process import current_client
 
     known: dict[str, Any] = {}
     while True:

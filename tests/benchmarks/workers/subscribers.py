@@ -14,9 +14,9 @@ from typing import Any
 
 import zmq
 
-from monitor_service.client import start_time
 from tests.benchmarks.workers.parent import arguments, listen, tell
 from wrapper.hosts import host_key
+from wrapper.monitor.client import process_started
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     RENEW_INTERVAL,
@@ -41,7 +41,7 @@ class Subscriber:
     """One client: what a worker's client thread has open."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], given: dict[str, Any], hosts: list[tuple[str, int]]) -> None:
-        self.identity = Client(os.getpid(), start_time(os.getpid()), os.urandom(8).hex())
+        self.identity = Client(os.getpid(), process_started(os.getpid()), os.urandom(8).hex())
         self.control = context.socket(zmq.DEALER)
         self.events = context.socket(zmq.SUB)
         self.bare = context.socket(zmq.SUB)
