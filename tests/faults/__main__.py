@@ -59,7 +59,19 @@ def seen_last() -> str:
 def run() -> tuple[int, str]:
     """Run the tests; return pytest's exit code and the line for the page."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "slow or not slow", *(f"tests/{test}" for test in named())],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "--dist",
+            "loadfile",
+            "-m",
+            "slow or not slow",
+            *(f"tests/{test}" for test in named()),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
