@@ -23,7 +23,7 @@ Connect = Callable[..., Any]
 WORKER = """
 import json, logging, sys, time, wrapper
 from tests.drivers import DRIVERS, ask
-from wrapper.monitor.client import current_client
+from wrapper.monitor.process import current_client
 logging.basicConfig(level="WARNING")
 connection = wrapper.connect(DRIVERS[sys.argv[1]].connect, **json.loads(sys.argv[2]))
 print(ask(connection, "SELECT 1"), flush=True)

@@ -137,7 +137,7 @@ def test_a_name_server_in_trouble_blames_no_host(monitor: MonitorProcess, names:
 WORKER = """
 import json, sys, wrapper
 from tests.drivers import DRIVERS, ask
-from wrapper.monitor.client import current_client
+from wrapper.monitor.process import current_client
 connection = wrapper.connect(DRIVERS[sys.argv[1]].connect, **json.loads(sys.argv[2]))
 watch = connection.plugin_service.watch.key
 print("open", flush=True)
