@@ -59,6 +59,18 @@ def test_the_membership_is_read_and_every_host_proves_its_role(worker: Worker, a
     eventually(lambda: sessions(servers_of(aurora)) == 4, "one session per host and one for the membership")
 
 
+def test_between_two_questions_no_transaction_is_open(worker: Worker, aurora: LocalAurora) -> None:
+    """An open one would hold back the clean-up of old rows on the whole cluster."""
+    watched(worker, aurora, interval=30.0)
+    in_transaction = {
+        "postgresql": "SELECT state FROM pg_stat_activity WHERE application_name = 'aws-shared-monitor' AND xact_start IS NOT NULL",
+        "mysql": "SELECT trx_state FROM information_schema.innodb_trx",
+    }
+    for server in servers_of(aurora):
+        assert server.sessions() > 0
+        eventually(lambda server=server: server.admin(in_transaction[aurora.engine]) == [], "no open transaction")  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("drop_sessions", [True, False])
 def test_a_killed_writer_is_replaced_by_the_host_that_proves_itself(
     worker: Worker, aurora: LocalAurora, drop_sessions: bool
