@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from monitor_service.cadence import login_backoff
+from monitor_service.cadence import LOGIN_RETRY, is_being_mended, login_backoff
 from wrapper.monitor.messages import Offer
 
 _SALT = os.urandom(16)
@@ -79,16 +79,21 @@ class CredentialBook:
             record.proved, record.trial, record.failures, record.not_before = True, None, 0, 0.0
             record.refused_by.pop(host, None)
 
-    def refused(self, key: bytes, host: str, now: float, *, searching: bool = False) -> None:
-        """Record a login error. `searching`: the cluster's writer is being searched for, so what has worked is tried again soon."""
+    def refused(self, key: bytes, host: str, now: float, outage: float | None = None) -> None:
+        """Record a login error. `outage`: seconds since the cluster's writer was lost, None when all is well. An offer that worked
+        before is not to blame then, and is tried again soon."""
         record = self._records.get(key)
         if record is None:
             return
         record.trial = None
-        record.failures += 1
         # Of an offer that works elsewhere, the host alone is in doubt.
-        failures = record.refused_by.get(host, _NEVER)[0] + 1 if record.proved else record.failures
-        until = now + login_backoff(failures, searching=searching and record.proved)
+        failures = record.refused_by.get(host, _NEVER)[0] if record.proved else record.failures
+        if record.proved and is_being_mended(outage):
+            record.failures, failures = max(record.failures, 1), max(failures, 1)
+            until = now + LOGIN_RETRY
+        else:
+            record.failures, failures = record.failures + 1, failures + 1
+            until = now + login_backoff(failures)
         record.refused_by[host] = failures, until
         if not record.proved:
             record.not_before = until

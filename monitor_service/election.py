@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from wrapper.monitor.launch import is_served
-from wrapper.monitor.paths import MonitorPaths
+from wrapper.monitor.paths import DIRECTORY_VARIABLE, MonitorDirectoryError, MonitorPaths
 
 
 class Election:
@@ -29,7 +29,10 @@ class Election:
         path = self._paths.lock
         while True:
             # Python opens with O_CLOEXEC: no child inherits the lock.
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise _unusable(path, error) from error
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -41,8 +44,14 @@ class Election:
             os.close(descriptor)
         self._descriptor = descriptor
         self.epoch = _next_epoch(os.pread(descriptor, 64, 0))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{self.epoch}\n".encode(), 0)
+        line = f"{self.epoch}\n".encode()
+        try:
+            # In place, and shortened afterwards: on a full disk an epoch that is there already can still be raised.
+            os.pwrite(descriptor, line, 0)
+            os.ftruncate(descriptor, len(line))
+        except OSError as error:
+            self.release()
+            raise _unusable(path, error) from error
         self._remember(path)
         return True
 
@@ -86,6 +95,13 @@ def is_held(paths: MonitorPaths) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _unusable(path: Path, error: OSError) -> MonitorDirectoryError:
+    return MonitorDirectoryError(
+        f"{path} cannot be written: {error.strerror}. The file holds a number of a few bytes: make room for it, or name another "
+        f"directory in {DIRECTORY_VARIABLE}"
+    )
 
 
 def _next_epoch(text: bytes) -> int:

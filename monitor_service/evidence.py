@@ -58,6 +58,7 @@ def judge(health: HostHealth, probe: Probe, interval: float) -> HostHealth:
             accepting=probe.accepting,
             address=probe.address or health.address,
             detail=probe.detail,
+            failed_before=health.failed_at or health.failed_before,
             **proof,
         )
     return replace(

@@ -55,9 +55,9 @@ class Logins:
         self._book.accepted(fingerprint, key)
         self._tell()
 
-    def refused(self, fingerprint: bytes, key: str, error: ProbeError, *, searching: bool) -> bool:
-        """A server refused the offer; return whether another one is left to try."""
-        self._book.refused(fingerprint, key, monotonic(), searching=searching)
+    def refused(self, fingerprint: bytes, key: str, error: ProbeError, outage: float | None) -> bool:
+        """A server refused the offer, `outage` seconds after the writer was lost; return whether another one is left to try."""
+        self._book.refused(fingerprint, key, monotonic(), outage)
         self._unsupported = error.detail if isinstance(error, UnsupportedError) else ""
         self._context.publisher.journal(key, "LOGIN REFUSED", error.detail, self._topic)
         self._tell()

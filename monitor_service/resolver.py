@@ -110,7 +110,10 @@ class Resolver:
             except RuntimeError:
                 pass  # the loop was closed meanwhile: nobody is interested
 
-        threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
+        except RuntimeError as error:  # no memory, or too many processes
+            finish((), OSError(str(error)))
         return future
 
 

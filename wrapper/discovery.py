@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from wrapper.cluster import KnownCluster
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer, settled
 from wrapper.drivers.base import DriverDialect
+from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.monitor.direct import search, with_members, with_proof
+from wrapper.monitor.direct import Refusal, search, with_members, with_proof
 from wrapper.monitor.messages import Offer
 from wrapper.monitor.regions import split, within
 from wrapper.monitor.state import FROM_DIRECT, ClusterState, TopologyHost
@@ -202,10 +203,11 @@ class Discovery:
             self._cluster.learn(local)
         return self._cluster.hosts
 
-    def search(self, open_connection: Callable[[HostInfo], Any]) -> None:
-        """Have every known host asked by sessions of this process for a moment longer."""
+    def search(self, open_connection: Callable[[HostInfo], Any]) -> Refusal | None:
+        """Have every known host asked by sessions of this process for a moment longer. Returns the login error while no host lets
+        them in."""
         if self._cluster.watch is None:
-            return
+            return None
 
         def open_probe(host: TopologyHost) -> _Probe:
             info = HostInfo(host.host, host.port)
@@ -213,7 +215,10 @@ class Discovery:
             dialect = self.database_dialect or next(DIALECTS[view.dialect] for view in self._cluster.views)
             return _Probe(self._driver, open_connection(info), dialect, self._timeout)
 
-        search(self._cluster.client, self._cluster.watch, self._cluster.views, open_probe)
+        def is_refusal(error: Exception) -> bool:
+            return self._driver.classify(error) is ErrorKind.LOGIN
+
+        return search(self._cluster.client, self._cluster.watch, self._cluster.views, open_probe, is_refusal)
 
 
 def _leads_to_writer(physical: Physical, state: ClusterState | None) -> bool:

@@ -17,6 +17,7 @@ from wrapper.errors import AwsWrapperError
 from wrapper.host_list import AllowedAndBlockedHosts, HostListProvider, SharedHostList, restrictions
 from wrapper.hosts import HostAvailability, HostInfo, HostRole
 from wrapper.monitor.client import MonitorClient
+from wrapper.monitor.direct import Refusal
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.state import ClusterState
 from wrapper.physical import Physical, PhysicalConnections
@@ -179,11 +180,12 @@ class PluginService:
         """Tell the monitor that a physical connection failed."""
         self.connections.report(physical, error)
 
-    def search_directly(self) -> None:
-        """Have every known host asked by sessions of this process for a moment longer."""
+    def search_directly(self) -> Refusal | None:
+        """Have every known host asked by sessions of this process for a moment longer. Returns the login error while no host lets
+        them in."""
         provider = self.provider_manager.default_provider
         parameters = dict(self.parameters)
-        self.discovery.search(lambda host: self.connections.open(host, parameters, provider))
+        return self.discovery.search(lambda host: self.connections.open(host, parameters, provider))
 
     def get_connection_provider_manager(self) -> ConnectionProviderManager:
         """The manager that chooses where connections come from."""

@@ -121,7 +121,7 @@ class SessionKeeper:
         except ProbeError as error:
             if error.error is ErrorKind.LOGIN:
                 decided = True
-                if logins.refused(fingerprint, self._key, error, searching=self._cluster.outage() is not None):
+                if logins.refused(fingerprint, self._key, error, self._cluster.outage()):
                     await asyncio.sleep(CONNECT_PAUSE)
                     return False
             if error.kind == SILENT:

@@ -8,7 +8,8 @@ import importlib.util
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from monitor_service.sessions import Door
+from monitor_service.sessions import Door, ProbeError
+from wrapper.monitor.state import OURS
 
 if TYPE_CHECKING:
     from monitor_service.loop_guard import LoopGuard
@@ -37,13 +38,20 @@ class Drivers:
             self._load(POSTGRESQL)
 
     async def door(self, engine: str, host: str, address: str, port: int, guard: LoopGuard) -> Door:
-        """Return the way to the server called `host` at `address`. Raises `ImportError` when a driver is not installed."""
-        module = await asyncio.shield(self._load(engine))
+        """Return the way to the server called `host` at `address`. Raises `ProbeError` when what it takes cannot be loaded."""
+        try:
+            module = await asyncio.shield(self._load(engine))
+        except (ImportError, OSError, MemoryError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ProbeError(OURS, f"the {engine} driver cannot be loaded: {reason}") from error
         door: Door = module.Door(host, address, port, guard)
         return door
 
     def _load(self, engine: str) -> asyncio.Future[ModuleType]:
-        if engine not in self._loading:
-            loop = asyncio.get_running_loop()
-            self._loading[engine] = loop.run_in_executor(None, importlib.import_module, _MODULES[engine])
-        return self._loading[engine]
+        loading = self._loading.get(engine)
+        # What failed for want of memory or descriptors may succeed later.
+        if loading is None or (loading.done() and (loading.cancelled() or loading.exception() is not None)):
+            loading = asyncio.get_running_loop().run_in_executor(None, importlib.import_module, _MODULES[engine])
+            self._loading[engine] = loading
+            loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever asks for it gets it
+        return loading

@@ -44,6 +44,13 @@ _KINDS_OF_ANSWER = {
     ErrorKind.PRIVILEGE,
     ErrorKind.READ_ONLY,
 }
+# libpq on a server that has spoken, but no PostgreSQL.
+_NONSENSE = (
+    "received invalid",
+    "expected authentication request",
+    "unexpected response from server",
+    "lost synchronization with server",
+)
 
 
 def connection_parameters(offer: Mapping[str, Any], host: str, address: str, port: int) -> dict[str, Any]:
@@ -160,7 +167,10 @@ class ProbeSession:
 
 def _probe_error(error: psycopg.Error) -> ProbeError:
     kind = classify(error)
-    detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    text = str(error)
+    detail = (text.strip().splitlines() or [type(error).__name__])[0][:200]
+    if any(part in text for part in _NONSENSE):
+        return ProbeError(ANSWERED, detail)
     # With a SQLSTATE the server has spoken, even if only to end the session.
     answered = kind in _KINDS_OF_ANSWER or (kind is ErrorKind.OTHER and error.sqlstate is not None)
     return ProbeError(ANSWERED if answered else REFUSED, detail, kind)

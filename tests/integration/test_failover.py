@@ -81,6 +81,28 @@ def test_an_idle_connection_fails_over_before_anything_is_sent(watched: Connect,
     cursor.close()
 
 
+@drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
+def test_an_idle_connection_to_a_host_that_has_restarted(watched: Connect, lab: LocalAurora) -> None:
+    """The host is well and the writer again; nothing is sent to the connection that died with its former life."""
+    connection = watched()
+    key = connection.plugin_service.current_host_info.key
+    old = instance_of(connection)
+    lab.kill(old)
+
+    def health() -> Any:
+        cluster = client().state.by_watch(connection.plugin_service.watch.key)
+        assert cluster is not None
+        return cluster.health[key]
+
+    eventually(lambda: health().is_failing, "the end of the writer to be known")
+    lab.start(old)
+    eventually(lambda: health().failed_before is not None, "its return to be known")
+    with pytest.raises(wrapper.FailoverSuccessError) as caught:
+        ask(connection, "SELECT 1")
+    assert caught.value.outcome == "not_sent"
+    assert instance_of(connection) == old
+
+
 def test_a_statement_in_flight_has_an_unknown_outcome(watched: Connect, aurora: LocalAurora) -> None:
     connection = watched()
     old = aurora.writer.id
@@ -169,7 +191,7 @@ def test_a_hung_writer_is_left_on_the_evidence(watched: Connect, lab: LocalAuror
     blocked = Blocked(connection) if busy else None
     if busy:
         eventually(lambda: is_active(lab, old), "the statement to run")
-    lab.promote_later(0.5)
+    lab.promote_later(0.5, rejoin=False)
     lab.hang("writer")
     eventually(lambda: handle.aborted_by is not None, "the connection to be given up", timeout=5)
     assert handle.aborted_by.kind == "silent"

@@ -17,6 +17,7 @@ from wrapper.drivers.classify import ErrorKind
 from wrapper.drivers.mysql_errors import classify as classify_mysql
 from wrapper.drivers.psycopg_errors import classify as classify_psycopg
 from wrapper.monitor.state import ANSWERED, HostHealth
+from wrapper.plugins import failover_v2
 from wrapper.testing import LocalAurora
 
 ANOTHER_AUTHORITY = str(Path(__file__).parents[1] / "monitor" / "server.example.pem")
@@ -118,6 +119,19 @@ def test_an_expired_certificate_is_a_matter_of_the_login(lab: LocalAurora, conne
     lab.expire_certificate(False)
     with closing(connect(connect_timeout=10)):  # which offers the login again
         until_proved(connection, reader, known.proved_at or 0.0)
+
+
+def test_a_failover_ends_with_the_certificate_that_nobody_accepts(
+    lab: LocalAurora, connect: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failover_v2, "LOGIN_PATIENCE", 0.5)
+    connection = connect(failover_timeout_sec=600.0)
+    until_proved(connection)
+    lab.expire_certificate()
+    for instance in lab.instances:
+        lab.drop_sessions(instance.id)
+    with pytest.raises(errors.FailoverFailedError, match=r"no host that answers accepts the login: .*certificate verify failed"):
+        connection.cursor().execute("SELECT 1")
 
 
 def test_the_monitor_is_told_all_there_is_to_know_of_tls(lab: LocalAurora, connect: Callable[..., Any]) -> None:

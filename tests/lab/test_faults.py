@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -136,3 +137,32 @@ def test_monitoring_sessions_are_counted_by_name(aurora: LocalAurora) -> None:
     with login(aurora, aurora.readers[0].id, application_name="a monitor"):
         counts = aurora.monitoring_sessions("a monitor")
     assert counts == {instance.id: int(instance == aurora.readers[0]) for instance in aurora.instances}
+
+
+def test_a_reader_is_removed_and_appears_again(aurora: LocalAurora) -> None:
+    kept, gone = aurora.readers
+    listed = "SELECT count(*) FROM aurora_replica_status()"
+    with login(aurora) as writer, login(aurora, gone.id) as reader:
+        aurora.remove(gone.id)
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            reader.execute("SELECT 1")
+        assert one(writer, listed) == 2
+        assert gone.endpoint not in Path(aurora.hosts_file).read_text()
+        assert state_of(aurora, gone.id)["state"] == "removed"
+        for command in (aurora.start, aurora.rejoin, aurora.remove):
+            with pytest.raises(LabError, match=f"{gone.id} was removed: add it first"):
+                command(gone.id)
+        with pytest.raises(LabError, match="is the writer"):
+            aurora.remove("writer")
+        with pytest.raises(LabError, match=f"{kept.id} is part of the cluster already"):
+            aurora.add(kept.id)
+        # Nobody makes it the writer, or starts it by the way.
+        aurora.failover(kept.id)
+        aurora.failover()
+    with login(aurora) as writer:
+        assert one(writer, listed) == 2
+        aurora.add(gone.id)
+        assert one(writer, listed) == 3
+    assert gone.endpoint in Path(aurora.hosts_file).read_text()
+    with login(aurora, gone.id) as reader:
+        assert one(reader, "SELECT pg_is_in_recovery()")

@@ -80,14 +80,22 @@ def login(server: Server, password: str | None = None) -> Offer:
 
 
 class MonitorProcess:
-    """`python -m monitor_service run` with a directory of its own. `environment` is added to ours."""
+    """`python -m monitor_service run` with a directory of its own. `environment` is added to ours; `prefix`: a command that becomes
+    the one that follows it."""
 
-    def __init__(self, directory: Path, *arguments: str, wait: bool = True, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *arguments: str,
+        wait: bool = True,
+        environment: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.paths = MonitorPaths(directory)
         self.log = directory / f"log-{time.monotonic_ns()}"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command("run", "--directory", str(directory), *arguments),
+                [*prefix, *command("run", "--directory", str(directory), *arguments)],
                 stdout=log,
                 stderr=log,
                 cwd=REPOSITORY,

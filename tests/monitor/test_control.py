@@ -42,7 +42,8 @@ def test_two_workers_share_one_session_and_the_tightest_interval(new_worker: Cal
     slow.until(lambda: slow.writer(topic), "the first proof")
     assert quick.watch(server, interval=0.1) == topic
     eventually(lambda: interval(slow) == 0.1, "the tighter interval")
-    assert server.sessions() == 1
+    # A machine so busy that a probe took too long makes the monitor take a new one.
+    eventually(lambda: server.sessions() == 1, "one session")
     slow.until(lambda: slow.cluster(topic).clients == 2, "both clients to be counted")
     assert isinstance(quick.ask(Release(quick.client)), Ok)
     eventually(lambda: interval(slow) == 2.0, "the slower interval of the worker that is left")

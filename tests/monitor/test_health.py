@@ -43,15 +43,24 @@ def test_a_watch_is_published_with_a_proof(worker: Worker, server: Server) -> No
 
 
 def test_a_calm_host_costs_no_messages(worker: Worker, server: Server) -> None:
-    topic = watched(worker, server, interval=0.05)
-    worker.follow(0.3)
-    before = len(worker.updates)
-    probes = worker.status()["clusters"][0]["hosts"][0]["probes"]
-    worker.follow(0.5)
-    assert len(worker.updates) == before
-    assert worker.status()["clusters"][0]["hosts"][0]["probes"] > probes
-    snapshot = worker.snapshot(*worker.cluster(topic).watches)
-    assert (snapshot.clusters[0].health[server.key].proved_at or 0) > time.monotonic() - 0.5
+    topic = watched(worker, server, interval=0.2)
+
+    def probes() -> int:
+        return int(worker.status()["clusters"][0]["hosts"][0]["probes"])
+
+    def is_calm() -> bool:
+        # On a busy machine a probe may fail in between, which is news.
+        before, first = len(worker.updates), probes()
+        worker.until(lambda: probes() >= first + 4 or len(worker.updates) > before, "four probes")
+        return len(worker.updates) == before
+
+    worker.until(is_calm, "four answered probes without a message", timeout=60)
+    published = worker.health(topic, server).proved_at
+    assert published is not None
+    watches = worker.cluster(topic).watches
+    worker.until(
+        lambda: (worker.snapshot(*watches).clusters[0].health[server.key].proved_at or 0) > published, "the snapshot to know better"
+    )
 
 
 def test_a_killed_server_is_known_at_once_without_any_hint(worker: Worker, server: Server) -> None:
@@ -159,7 +168,8 @@ def test_too_many_connections_is_an_answer_but_no_candidate(worker: Worker, serv
 
 
 def test_a_server_that_answers_but_takes_no_logins_is_alive(worker: Worker, server: Server) -> None:
-    topic = watched(worker, server, interval=0.1)
+    # So patient that a busy machine cannot make the server look silent: a session given up now would be the last.
+    topic = watched(worker, server, interval=10.0)
     if server.engine == "mysql":
         server.lab.too_many_connections(server.id)  # one process: half of it cannot hang
     else:

@@ -233,10 +233,10 @@ def test_another_hosts_word_ends_no_search() -> None:
 @pytest.mark.parametrize("slow", [True, False])
 def test_calm_hosts_are_asked_at_their_interval_again(slow: bool) -> None:
     during, after = (
-        cadence.pause(ANSWERED, 30.0, has_session=True, slow=slow, failing_for=0, outage=outage, chance=0.5)
+        cadence.pause(ANSWERED, 30.0, has_session=not slow, slow=slow, failing_for=0, outage=outage, chance=0.5)
         for outage in (1.0, None)
     )
-    assert during <= cadence.LOGIN_PAUSE
+    assert during <= cadence.CONNECT_PAUSE
     assert after >= 27.0
 
 
@@ -252,13 +252,13 @@ def test_a_login_that_works_elsewhere_is_tried_at_once_when_a_search_begins() ->
     book.forgive()
     assert book.pick("b", 8.0, 0.0) is not None
     for at in (8.0, 9.0, 10.0):
-        book.refused(key, "b", at, searching=True)
-        assert book.pick("b", at + 0.9, 0.0) is None
-        assert book.pick("b", at + 1.0, 0.0) is not None
+        book.refused(key, "b", at, outage=at - 8.0)
+        assert book.pick("b", at + cadence.LOGIN_RETRY / 2, 0.0) is None
+        assert book.pick("b", at + cadence.LOGIN_RETRY, 0.0) is not None
     never = Offer({"user": "wrong"})
     book.replace([never])
     for now in range(8):
-        book.refused(fingerprint(never), "b", float(now), searching=True)
+        book.refused(fingerprint(never), "b", float(now), outage=float(now))
     book.forgive()
     assert book.pick("c", 20.0, 0.0) is None, "one that has never worked gets no haste"
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from wrapper.decisions.admission import Bounds, admission_delay
 from wrapper.decisions.failover import Attempt, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
-from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_path_alive
+from wrapper.decisions.verdict import Sensitivity, covers, is_down, is_in_doubt, is_path_alive
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.monitor.state import ClusterState, HostHealth, Topology, TopologyHost
 
@@ -39,6 +39,21 @@ def test_evidence_is_about_connections_that_are_older_than_the_failing_run() -> 
     assert not covers(evidence, opened_at=10.1)
     assert is_path_alive(evidence, last_received=10.2)
     assert not is_path_alive(evidence, last_received=9.0)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "expected"),
+    [
+        (HostHealth("a:1"), False),
+        (HostHealth("a:1", failed_before=4.9), False),
+        (HostHealth("a:1", failed_before=5.1), True),
+        (HostHealth("a:1", failing_since=4.0, failed_at=4.9), True),
+        (None, True),
+    ],
+    ids=["it is well", "it failed before", "it failed and is back", "it is failing", "it has left"],
+)
+def test_a_connection_is_looked_at_when_its_host_was_in_trouble(evidence: HostHealth | None, expected: bool) -> None:
+    assert is_in_doubt(evidence, opened_at=5.0) is expected
 
 
 @pytest.mark.parametrize("case", cases("writers"))

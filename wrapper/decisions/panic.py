@@ -8,6 +8,8 @@ from __future__ import annotations
 PANIC_SHORTEST = 0.010
 PANIC_LONGEST = 0.250
 PANIC_SHARE = 1 / 100
+# For this long refused logins are put up with: RDS refuses them while it reboots or promotes an instance.
+LOGIN_PATIENCE = 15.0
 
 
 def panic_pause(outage: float, chance: float) -> float:

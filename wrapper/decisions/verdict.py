@@ -56,6 +56,14 @@ def covers(evidence: HostHealth, opened_at: float) -> bool:
     return evidence.failing_since is not None and opened_at < evidence.failing_since
 
 
+def is_in_doubt(evidence: HostHealth | None, opened_at: float) -> bool:
+    """Whether a connection is worth a look before it is used: its host is failing, has failed since the connection was opened, or
+    is no longer a member of the cluster."""
+    if evidence is None or evidence.is_failing:
+        return True
+    return evidence.failed_before is not None and evidence.failed_before > opened_at
+
+
 def is_path_alive(evidence: HostHealth, last_received: float) -> bool:
     """Whether a connection heard from the host after the failing run began (`last_received`: when its socket last got data), so
     that this path works whatever the probes say."""

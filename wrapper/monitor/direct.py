@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -82,13 +82,31 @@ def with_proof(cluster: ClusterState, key: str, answer: RoleAnswer, at: float, l
     return replace(cluster, health=health, topology=topology)
 
 
-class DirectSearch:
-    """Asks every known host for its role until nobody wants to know any more. One per process and watch; see `search`."""
+class Refusal(NamedTuple):
+    """No host lets a search in: since when, and the last login error."""
 
-    def __init__(self, client: MonitorClient, watch_key: str, open_session: Callable[[TopologyHost], ProbeSession]) -> None:
+    since: float
+    error: Exception
+
+
+class DirectSearch:
+    """Asks every known host for its role until nobody wants to know any more. One per process and watch; see `search`.
+
+    `refusal`: set by the first refused login, gone with the first answer.
+    """
+
+    def __init__(
+        self,
+        client: MonitorClient,
+        watch_key: str,
+        open_session: Callable[[TopologyHost], ProbeSession],
+        is_refusal: Callable[[Exception], bool],
+    ) -> None:
         self._client = client
         self._watch_key = watch_key
         self._open_session = open_session
+        self._is_refusal = is_refusal
+        self.refusal: Refusal | None = None
         self._started = time.monotonic()
         self._lock = allocate_lock()
         self._asked: set[str] = set()
@@ -101,6 +119,8 @@ class DirectSearch:
     def include(self, hosts: Iterable[TopologyHost]) -> None:
         """Ask these hosts too, each on a thread of its own for as long as the search lasts; where no thread is to be had, on the
         caller's, once."""
+        if not self._asked:
+            self.refusal = None  # of an earlier search
         for host in hosts:
             if host.key not in self._asked:
                 self._asked.add(host.key)
@@ -119,6 +139,9 @@ class DirectSearch:
                     answer = session.ask_role()
                 except Exception as error:  # noqa: BLE001  whatever the host does, the search goes on
                     logger.debug("direct search: %s: %s", host.key, error)
+                    if self._is_refusal(error):
+                        first = self.refusal
+                        self.refusal = Refusal(time.monotonic() if first is None else first.since, error)
                     _close(session)
                     session = None
                     pause = _CONNECT_PAUSE * _random.uniform(0.8, 1.2)
@@ -133,6 +156,7 @@ class DirectSearch:
             self._asked.discard(host.key)
 
     def _found(self, key: str, answer: RoleAnswer) -> None:
+        self.refusal = None
         with self._lock:
             cluster = self._client.local.get(self._watch_key)
             if cluster is not None:
@@ -146,12 +170,17 @@ def _close(session: ProbeSession | None) -> None:
 
 
 def search(
-    client: MonitorClient, watch: Watch, views: list[ClusterState], open_session: Callable[[TopologyHost], ProbeSession]
-) -> None:
-    """Have a direct search over the hosts in `views` running for a moment longer; single flight per process and watch."""
+    client: MonitorClient,
+    watch: Watch,
+    views: list[ClusterState],
+    open_session: Callable[[TopologyHost], ProbeSession],
+    is_refusal: Callable[[Exception], bool],
+) -> Refusal | None:
+    """Have a direct search over the hosts in `views` running for a moment longer; single flight per process and watch. Returns the
+    refusal that it has met with so far. `is_refusal`: whether what `open_session` raised is a login error."""
     found = client.searches.get(watch.key)
     if found is None:
-        found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session))
+        found = client.searches.setdefault(watch.key, DirectSearch(client, watch.key, open_session, is_refusal))
     hosts = {host.key: host for view in views for host in view.topology.hosts}
     local = client.own_view(watch)
     if local is None or watch.key not in client.local or set(hosts) - set(local.health):
@@ -160,3 +189,4 @@ def search(
         client.learn(watch.key, with_members(local, watch.key, dialect, tuple(hosts.values()), time.monotonic(), elsewhere))
     found.wanted_until = time.monotonic() + _KEEP
     found.include(hosts.values())
+    return found.refusal

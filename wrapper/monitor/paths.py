@@ -15,7 +15,6 @@ import os
 import pwd
 import re
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,8 +106,15 @@ def candidates() -> list[Path]:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         found.append(Path(runtime) / "aws-shared-monitor")
-    found.append(Path(tempfile.gettempdir()) / f"aws-shared-monitor-{uid}")
+    found.append(Path(_temporary()) / f"aws-shared-monitor-{uid}")
     return found
+
+
+def _temporary() -> str:
+    """Return the temp directory. Not by `tempfile.gettempdir`, which takes another one, or fails, when the disk is full: processes
+    that have to meet would miss each other."""
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    return next((directory for directory in named if directory and os.path.isdir(directory)), "/tmp")
 
 
 def locate() -> MonitorPaths:

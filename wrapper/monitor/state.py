@@ -86,6 +86,8 @@ class HostHealth(Value, frozen=True, omit_defaults=True):
     `failed_at`: end of the latest failed probe. `interval`: probe interval in force, seconds. `accepting`: the last answer was a
     session that could be asked (not "too many connections", "starting up" or a login error).
 
+    `failed_before`: end of the latest failing run that is over.
+
     `role`, `rank`, `proved_at`: what a session on the host itself last said of its role, and when. `address`: last good numeric
     address. `connections`: connections of watching workers on this machine. `detail`: the last error, without secrets.
     """
@@ -105,6 +107,7 @@ class HostHealth(Value, frozen=True, omit_defaults=True):
     address: str | None = None
     connections: int = 0
     detail: str = ""
+    failed_before: float | None = None
 
     @property
     def is_failing(self) -> bool:
@@ -200,12 +203,49 @@ def change(cluster: ClusterState | None, topic: str, update: Update) -> ClusterS
     if isinstance(update, ClusterGone):
         return None
     if isinstance(update, ClusterUpdate):
-        return update.cluster
+        return update.cluster if cluster is None else inherit(update.cluster, cluster)
     if cluster is None:
         return None
     if isinstance(update, TopologyUpdate):
-        return msgspec.structs.replace(cluster, topology=update.topology)
-    return msgspec.structs.replace(cluster, health={**cluster.health, update.health.key: update.health})
+        return inherit(msgspec.structs.replace(cluster, topology=update.topology), cluster)
+    return inherit(msgspec.structs.replace(cluster, health={**cluster.health, update.health.key: update.health}), cluster)
+
+
+def inherit(cluster: ClusterState, known: ClusterState) -> ClusterState:
+    """Return `cluster` with what `known`, an older state of it, says and it does not deny.
+
+    A monitor that has just started has no proofs yet. Until it has, the last one of each host stands, under the time when it was
+    made, and so does the writer: as long as it is a member, has not said otherwise, and the new monitor has neither accepted a
+    writer (`term` 0 says that), nor met two, nor read of one that is out of reach. Failing runs are never inherited: nobody knows
+    what happened while nobody asked.
+    """
+    health = {
+        key: msgspec.structs.replace(new, role=old.role, rank=old.rank, proved_at=old.proved_at)
+        for key, new in cluster.health.items()
+        if new.proved_at is None and (old := known.health.get(key)) is not None and old.proved_at is not None
+    }
+    if health:
+        cluster = msgspec.structs.replace(cluster, health={**cluster.health, **health})
+    topology, before = cluster.topology, known.topology
+    writer = before.writer
+    if (
+        topology.term
+        or topology.conflict
+        or topology.writer_elsewhere is not None
+        or writer is None
+        or writer not in cluster.health
+    ):
+        return cluster
+    if cluster.health[writer].role == "reader":
+        writer = None
+    topology = msgspec.structs.replace(topology, writer=writer, rank=before.rank, superseded=before.superseded)
+    return msgspec.structs.replace(cluster, topology=topology)
+
+
+def known_before(clusters: dict[str, ClusterState], cluster: ClusterState) -> ClusterState | None:
+    """Return the state that `cluster` is the next of: under its own topic, else one that a watch led to before."""
+    found = [one for one in clusters.values() if one.topic == cluster.topic or not set(one.watches).isdisjoint(cluster.watches)]
+    return max(found, key=lambda one: (one.topic == cluster.topic, one.writer_proved_at or 0.0), default=None)
 
 
 class Gap(Exception):
@@ -227,7 +267,8 @@ def apply(state: SharedState, epoch: int, topic: str, seq: int, update: Update |
     clusters = state.clusters
     confirmed = state.confirmed
     if update is not None:
-        cluster = change(clusters.get(topic), topic, update)
+        known = known_before(clusters, update.cluster) if isinstance(update, ClusterUpdate) else clusters.get(topic)
+        cluster = change(known, topic, update)
         if cluster is not None:
             clusters = {**clusters, topic: cluster}
             confirmed = confirmed | {topic}
@@ -239,10 +280,14 @@ def apply(state: SharedState, epoch: int, topic: str, seq: int, update: Update |
 
 def adopt(state: SharedState, epoch: int, clusters: tuple[ClusterState, ...], seqs: dict[str, int]) -> SharedState:
     """Return `state` after a full snapshot. Clusters that the snapshot does not hold stay, unconfirmed: a new monitor that has not
-    been asked yet knows nothing, and an empty snapshot must not delete what is known."""
+    been asked yet knows nothing, and an empty snapshot must not delete what is known. Nor must one of a monitor that has been asked
+    just now, see `inherit`."""
     if epoch < state.epoch:
         return state
-    snapshot = {cluster.topic: cluster for cluster in clusters}
+    snapshot = {
+        cluster.topic: cluster if (known := known_before(state.clusters, cluster)) is None else inherit(cluster, known)
+        for cluster in clusters
+    }
     watched = {watch for cluster in clusters for watch in cluster.watches}
     kept = {
         topic: cluster

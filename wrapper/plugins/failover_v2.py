@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
+from wrapper.decisions.panic import LOGIN_PATIENCE
+from wrapper.decisions.verdict import is_in_doubt
 from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import (
@@ -27,6 +29,7 @@ from wrapper.errors import (
     for_driver,
 )
 from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.direct import Refusal
 from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.monitor.regions import region_of
@@ -47,8 +50,7 @@ _FRESH_PROOF = 0.1
 # While a failover waits, the hint is repeated: the first one may have met a monitor that was just dying.
 _REPORT_INTERVAL = 0.25
 
-# Seconds for which refused logins are put up with in the middle of a failover, and between two of them.
-_LOGIN_PATIENCE = 15.0
+# Seconds between two logins to a host that refuses them in the middle of a failover.
 _LOGIN_PAUSE = 0.2
 
 _DESCRIPTIONS = {
@@ -153,9 +155,7 @@ class FailoverV2Plugin(Plugin):
         if is_superseded(handle, cluster) and self._insists_on_writer(physical):
             return "superseded"
         evidence = cluster.health.get(handle.key)
-        if evidence is not None and evidence.is_failing and handle.is_severed():
-            return "network"
-        return None
+        return "network" if is_in_doubt(evidence, handle.opened_at) and handle.is_severed() else None
 
     def _failed(self, error: Exception, status: Any) -> None:
         """Look at an error on its way to the application; returns if it is the application's own business. `status`: the
@@ -274,6 +274,7 @@ class FailoverV2Plugin(Plugin):
         service = self._service
         reported_at = plan.started
         refused_at: float | None = None
+        refusal: Refusal | None = None
         fresh = _FRESH_PROOF
         expected = service.known_cluster.connections_to(lost)
         while True:
@@ -281,6 +282,8 @@ class FailoverV2Plugin(Plugin):
             now = time.monotonic()
             step = next_step(plan, service.views, now)
             if isinstance(step, GiveUp):
+                if refusal is not None:
+                    raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 raise self._error(FailoverFailedError, f"failover from {lost} failed: {step.reason}", outcome, error) from error
             if isinstance(step, Attempt):
                 pause = service.known_cluster.admission_delay(lost, expected, now)
@@ -295,9 +298,8 @@ class FailoverV2Plugin(Plugin):
                 except Exception as attempt_error:
                     kind = self._driver.classify(attempt_error)
                     if kind is ErrorKind.LOGIN:
-                        # RDS refuses logins to an instance that is being rebooted or promoted.
                         refused_at = refused_at or time.monotonic()
-                        if time.monotonic() + _LOGIN_PAUSE > min(refused_at + _LOGIN_PATIENCE, plan.deadline):
+                        if time.monotonic() + _LOGIN_PAUSE > min(refused_at + LOGIN_PATIENCE, plan.deadline):
                             raise
                         time.sleep(_LOGIN_PAUSE)
                     logger.info("failover: %s was no success: %s", candidate.key, attempt_error)
@@ -306,12 +308,17 @@ class FailoverV2Plugin(Plugin):
                         self._report(candidate.key, "wrong_role" if isinstance(attempt_error, _WrongRole) else "network")
                 continue
             if isinstance(step, Wait):
-                if step.search:
-                    service.search_directly()
+                refusal = service.search_directly() if step.search else None
+                if refusal is not None and now - max(refusal.since, plan.started) > LOGIN_PATIENCE:
+                    raise self._locked_out(lost, outcome, refusal.error) from refusal.error
                 if now - reported_at >= _REPORT_INTERVAL:
                     reported_at = now
                     self._report(lost, "network")
                 wait_for_change(seen, min(step.until, now + _REPORT_INTERVAL) - time.monotonic())
+
+    def _locked_out(self, lost: str, outcome: Outcome, error: Exception) -> FailoverError:
+        text = f"failover from {lost} failed: no host that answers accepts the login: {error}"
+        return self._error(FailoverFailedError, text, outcome, error)
 
     def _report(self, key: str, error: str) -> None:
         if self._service.watch is not None:

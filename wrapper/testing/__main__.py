@@ -22,6 +22,8 @@ _ON_INSTANCE = {
     "stop": "shut an instance down in order",
     "start": "start an instance again",
     "rejoin": "make a former writer that was resumed a reader",
+    "remove": "delete a reader from the cluster",
+    "add": "have an instance that was removed appear as a new reader",
     "drop-sessions": "end every client session of an instance",
 }
 _ON_REGION = {

@@ -206,6 +206,14 @@ class LabClient:
         """Make any instance but the writer a proper reader, whatever its state: above all a former writer that was resumed."""
         self.request("rejoin", name=instance)
 
+    def remove(self, instance: str) -> None:
+        """Delete a reader: it shuts down in order, and neither the cluster nor the names know it, until `add` or `reset`."""
+        self.request("remove", name=instance)
+
+    def add(self, instance: str) -> None:
+        """Have an instance that was removed appear as a new reader; returns when the cluster lists it."""
+        self.request("add", name=instance)
+
     def failover(
         self,
         target: str | None = None,

@@ -27,7 +27,7 @@ class Instance:
     """An instance and what its cluster thinks of it.
 
     `is_stale`: its view of the cluster is frozen, because it was hung when somebody else became the writer. `seen_at`: when it last
-    took part (seconds since the Unix epoch).
+    took part (seconds since the Unix epoch). `is_member`: the cluster has it; one that was removed is down and has no name.
     """
 
     id: str
@@ -37,6 +37,7 @@ class Instance:
     seen_at: float = 0.0
     cpu: float = USUAL_CPU
     lag_ms: float = USUAL_LAG_MS
+    is_member: bool = True
 
     @property
     def address(self) -> str:
@@ -137,7 +138,7 @@ class Cluster:
                     "address": f"{instance.address}:{self.port}",
                     "direct": f"{instance.server.direct_address}:{self.port}",
                     "role": "writer" if instance.id == self.writer_id else "reader",
-                    "state": "hung" if instance.server.is_hung else "running" if instance.server.is_running else "down",
+                    "state": _state(instance),
                     "stale": instance.is_stale,
                     "refuses_logins": instance.server.refuses_logins,
                     "full": instance.server.is_full,
@@ -151,8 +152,8 @@ class Cluster:
         return self.instances[self.writer_id]
 
     def readers(self) -> list[Instance]:
-        """All instances but the writer."""
-        return [instance for instance in self.instances.values() if instance.id != self.writer_id]
+        """All instances of the cluster but the writer."""
+        return [instance for instance in self.instances.values() if instance.id != self.writer_id and instance.is_member]
 
     def heirs(self) -> list[Instance]:
         """Who may become the writer when nobody is named."""
@@ -194,7 +195,8 @@ class Cluster:
     def publish(self) -> None:
         """Refresh the view of every instance that takes part, and the names."""
         now = time.time()
-        for instance in self.instances.values():
+        members = [instance for instance in self.instances.values() if instance.is_member]
+        for instance in members:
             if instance.is_usable:
                 instance.seen_at = now
         is_multi_az = self.options.family == "multi-az"
@@ -203,7 +205,7 @@ class Cluster:
             "source": resource_id(self.writer_id) if is_multi_az else None,
             "topology": [
                 {"id": resource_id(instance.id), "endpoint": self._full_name(instance.id), "port": self.port}
-                for instance in self.instances.values()
+                for instance in members
                 if is_multi_az
             ],
             "instances": [
@@ -214,10 +216,10 @@ class Cluster:
                     "cpu": instance.cpu,
                     "updated_at": instance.seen_at or now,
                 }
-                for instance in self.instances.values()
+                for instance in members
             ],
         }
-        for instance in self.instances.values():
+        for instance in members:
             if not instance.server.is_hung and not instance.is_stale:
                 replace_file(instance.server.view_file, json.dumps(self.seen_by(instance, view)))
         self._write_hosts()
@@ -232,10 +234,13 @@ class Cluster:
 
     def _write_hosts(self) -> None:
         readers = [reader for reader in self.readers() if reader.server.is_running] or [self.writer]
-        lines = [f"{instance.address} {instance.endpoint}" for instance in self.instances.values()]
+        lines = self._instance_lines()
         lines.append(f"{self.instances[self.named_writer_id].address} {self.writer_endpoint}")
         lines.append(f"{readers[0].address} {self.reader_endpoint}")
         replace_file(self.hosts_file, "\n".join(lines) + "\n")
+
+    def _instance_lines(self) -> list[str]:
+        return [f"{instance.address} {instance.endpoint}" for instance in self.instances.values() if instance.is_member]
 
     def flip_name(self) -> None:
         """Have the writer endpoint's name lead to the writer."""
@@ -303,6 +308,12 @@ class Cluster:
         if not server.is_responsive:
             raise LabError(f"{server.id} is {'hung: resume it first' if server.is_hung else 'down: start it first'}")
         return server
+
+
+def _state(instance: Instance) -> str:
+    if not instance.is_member:
+        return "removed"
+    return "hung" if instance.server.is_hung else "running" if instance.server.is_running else "down"
 
 
 def _identity(options: Options, number: int) -> str:

@@ -137,6 +137,8 @@ class Controller:
             "resume": cluster.resume,
             "start": lambda name: failover.start(cluster, name),
             "rejoin": lambda name: failover.rejoin(cluster, name),
+            "remove": lambda name: failover.remove(cluster, name),
+            "add": lambda name: failover.add(cluster, name),
             "refuse_logins": cluster.refuse_logins,
             "too_many_connections": cluster.too_many_connections,
             "drop_sessions": cluster.drop_sessions,

@@ -69,7 +69,7 @@ def stop(cluster: Cluster, name: str) -> None:
 
 def start(cluster: Cluster, name: str) -> None:
     """Start an instance again; it joins as a reader if another one is the writer."""
-    instance = cluster.resolve(name)
+    instance = _member(cluster, name)
     if instance.server.is_running and not instance.is_stale:
         raise LabError(f"{instance.id} is {'hung: resume it' if instance.server.is_hung else 'running'}")
     _start(cluster, instance)
@@ -78,11 +78,38 @@ def start(cluster: Cluster, name: str) -> None:
 
 def rejoin(cluster: Cluster, name: str) -> None:
     """Make any instance but the writer a proper reader, whatever state it is in."""
-    instance = cluster.resolve(name)
+    instance = _member(cluster, name)
     if instance.id == cluster.writer_id:
         raise LabError(f"{instance.id} is the writer: name another instance")
     _start(cluster, instance)
     cluster.publish()
+
+
+def remove(cluster: Cluster, name: str) -> None:
+    """Shut a reader down and have the cluster forget it, name and all."""
+    instance = _member(cluster, name)
+    if instance.id == cluster.writer_id:
+        raise LabError(f"{instance.id} is the writer: fail over first, or name another instance")
+    instance.server.stop()
+    instance.is_member = False
+    cluster.publish()
+
+
+def add(cluster: Cluster, name: str) -> None:
+    """Start an instance that was removed as a new reader; the cluster lists it once it follows the writer."""
+    instance = cluster.resolve(name)
+    if instance.is_member:
+        raise LabError(f"{instance.id} is part of the cluster already: remove it first")
+    _start(cluster, instance)
+    instance.is_member = True
+    cluster.publish()
+
+
+def _member(cluster: Cluster, name: str) -> Instance:
+    instance = cluster.resolve(name)
+    if not instance.is_member:
+        raise LabError(f"{instance.id} was removed: add it first")
+    return instance
 
 
 def rejoin_all(cluster: Cluster, instances: Iterable[Instance]) -> None:
@@ -104,6 +131,7 @@ def reset(cluster: Cluster) -> None:
     cluster.mend()
     for instance in cluster.instances.values():
         server = instance.server
+        instance.is_member = True
         if server.is_hung and not instance.is_stale:
             cluster.resume(instance.id)
         server.vacate()

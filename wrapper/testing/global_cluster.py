@@ -106,7 +106,7 @@ class GlobalCluster(Cluster):
 
     def _write_hosts(self) -> None:
         named = self.instances[self.named_writer_id]
-        lines = [f"{instance.address} {instance.endpoint}" for instance in self.instances.values()]
+        lines = self._instance_lines()
         lines.append(f"{named.address} {self.global_endpoint}")
         for region in self.regions:
             members = self.members(region)

@@ -1,0 +1,131 @@
+"""The monitor without descriptors or disk: nobody is blamed, and it is whole again when there is room."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from monitor_service.client import MonitorConnection
+from wrapper.monitor.messages import Ok, Status, StatusRequest, StopRequest
+from wrapper.monitor.paths import MonitorPaths
+
+from .harness import REPOSITORY, MonitorProcess, Worker, command, worker
+from .servers import Server, eventually
+
+Start = Callable[..., MonitorProcess]
+# Below every socket that a running monitor has; those that it has it keeps.
+FEWEST = 8
+
+
+@pytest.fixture(params=["server", "mysql_server"], ids=["postgresql", "mysql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    chosen: Server = request.getfixturevalue(request.param)
+    return chosen
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@contextmanager
+def limited(pid: int, what: int, to: int) -> Iterator[None]:
+    """Lower a limit of a process."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (to, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, what, before)
+
+
+def test_a_monitor_without_descriptors_blames_nobody(start_monitor: Start, server: Server) -> None:
+    monitor = start_monitor("--dumpable")
+    with worker(monitor.paths) as one:
+        # So patient that a busy machine cannot make the server look silent.
+        topic = one.watch(server, interval=3.0)
+        one.until(lambda: one.writer(topic), "the first proof")
+        before = descriptors(monitor.pid)
+        with limited(monitor.pid, resource.RLIMIT_NOFILE, FEWEST):
+            server.drop_sessions()
+            one.until(lambda: "open files" in one.health(topic, server).detail, "the lack of descriptors to be told")
+            assert not one.health(topic, server).is_failing
+            probes = asked(one, topic, server)
+            one.until(lambda: asked(one, topic, server) >= probes + 3, "more attempts")
+        one.until(lambda: asked(one, topic, server) and not one.health(topic, server).detail, "a session")
+        assert one.health(topic, server).accepting
+        assert one.writer(topic) == server.key
+        assert all(not update.health.is_failing for _, update in one.updates if type(update).__name__ == "HealthUpdate")
+        eventually(lambda: descriptors(monitor.pid) <= before, "no more descriptors than before")
+
+
+def asked(one: Worker, topic: str, server: Server) -> int:
+    """Have the host asked once more; return how often it has been."""
+    one.report(topic, server)
+    return int(one.status()["clusters"][0]["hosts"][0]["probes"])
+
+
+def test_a_log_that_takes_nothing_stops_nobody(directory: Path, server: Server) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(command("run", "--directory", str(directory)), stdout=full, stderr=full, cwd=REPOSITORY)
+    paths = MonitorPaths(directory)
+    try:
+        eventually(paths.control.exists, "the control socket")
+        with worker(paths) as one:
+            topic = one.watch(server)
+            one.until(lambda: one.writer(topic), "the first proof")
+        with MonitorConnection(paths) as connection:
+            assert isinstance(connection.ask(StatusRequest()), Status)
+            assert isinstance(connection.ask(StopRequest()), Ok)
+        process.wait(10)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def no_file_may_grow() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def test_a_full_disk_is_told_in_a_sentence(directory: Path) -> None:
+    done = subprocess.run(
+        command("run", "--directory", str(directory)),
+        preexec_fn=no_file_may_grow,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"aws-shared-monitor: {directory}/monitor-1.lock cannot be written: ")
+    assert "AWS_WRAPPER_MONITOR_DIR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+def test_an_epoch_is_raised_on_a_full_disk(directory: Path) -> None:
+    """What was written while there was room is enough: the next monitor serves, with a larger epoch."""
+    script = (
+        'mount -t tmpfs -o size=4k,mode=700 none "$0"; echo 4102444800 > "$0/monitor-1.lock"; cat /dev/zero > "$0/fill"; exec "$@"'
+    )
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, str(directory), *command("run", "--directory", str(directory))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=REPOSITORY,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        line = next((line for line in process.stderr if "STARTED" in line), "")
+        assert "epoch 4102444801" in line
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stderr.close()
