@@ -163,6 +163,8 @@ class PhysicalConnections:
             return
         if physical is not None:
             physical.last = self._driver.take_session_state(connection)
+            # Its traceback leads to the connection, which would be kept as long as we are.
+            physical.failed = None
             if physical.handle is not None:
                 physical.handle.shut_down()
                 physical.handle.close()

@@ -88,3 +88,15 @@ def sessions(lab: LocalAurora) -> list[tuple[str, int]]:
     """The running instances that the connections under test have sessions on, and how many."""
     found = [(one, [session["application_name"] for session in lab.sessions(one)].count(NAME)) for one in lab.monitoring_sessions()]
     return [(instance, count) for instance, count in found if count]
+
+
+def test_nothing_is_kept_of_a_connection_that_was_lost(watched: Connect, aurora: LocalAurora) -> None:
+    connection = watched()
+    lost = weakref.ref(connection.target_connection)
+    aurora.drop_sessions(aurora.writer.id)
+    with pytest.raises(wrapper.FailoverSuccessError) as caught:
+        while True:
+            connection.execute("SELECT 1")
+    del caught
+    gc.collect()
+    assert lost() is None
