@@ -144,6 +144,7 @@ def test_the_old_writer_can_be_the_writer_again(watched: Connect, aurora: LocalA
 def test_without_a_monitor_one_failover_ends_the_other_connections(connect: Connect, aurora: LocalAurora) -> None:
     connections = [connect(plugins="aurora_connection_tracker,failover", monitor_mode="off") for _ in range(3)]
     idle = [handle_of(connection) for connection in connections[1:]]
+    eventually(lambda: all(handle.is_idle() for handle in idle), "the connections to be idle for a moment")
     replace_writer(aurora)
     # This one, by the endpoint's name, is all that the process has to learn it from.
     connect(plugins="failover_v2", monitor_mode="off")
@@ -165,6 +166,8 @@ def test_a_child_ends_no_connection_of_its_parent(aurora: LocalAurora, monkeypat
         def child():
             pid_of(used)                           # the inherited object, on a session of the child's own
             mine = connect(**settings)
+            handle = mine.plugin_service.physical(mine.target_connection).handle
+            wait(handle.is_idle, "the connection to be idle for a moment")
             old = lab.writer.id
             lab.hang(old); lab.failover(rejoin=False); lab.resume(old)
             connect(plugins="failover_v2", monitor_mode="off")  # by name: asks the new writer who it is
@@ -174,7 +177,6 @@ def test_a_child_ends_no_connection_of_its_parent(aurora: LocalAurora, monkeypat
                 pass
             else:
                 raise AssertionError("no failover")
-            handle = mine.plugin_service.physical(mine.target_connection).handle
             assert handle.is_severed()
         status = in_child(child)
         print(json.dumps({"status": status, "same": pid_of(idle) == before}))

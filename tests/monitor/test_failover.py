@@ -133,6 +133,8 @@ def test_a_writer_that_restarts_in_place_is_proved_again(worker: Worker, aurora:
     writer.kill()
     killed_at = time.monotonic()
     writer.start()
+    # As a worker does whose connection was reset. Without, a restart that no probe met would be no news.
+    worker.report(topic, writer)
     worker.until(lambda: worker.writer(topic) == writer.key, "the writer")
     until_proved(worker, topic, writer, after=killed_at)
     assert worker.cluster(topic).topology.term == 1

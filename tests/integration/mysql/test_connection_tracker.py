@@ -30,6 +30,7 @@ def test_idle_connections_end_and_busy_ones_are_left_to_finish(aurora_mysql: Loc
         statement.start()
         eventually(lambda: is_running(aurora_mysql, "GET_LOCK('busy', 60)"), "the statement to run")
         assert handle_of(busy).in_use()
+        eventually(handle_of(idle).is_idle, "the connection to be idle for a moment")
         replace_writer(aurora_mysql)
         connect(plugins="failover_v2")  # by the endpoint's name: finds the new writer
         with pytest.raises(errors.FailoverSuccessError):
