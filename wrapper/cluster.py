@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from wrapper.chance import chance
 from wrapper.decisions.admission import Bounds, admission_delay
 from wrapper.decisions.availability import BOOK
 from wrapper.dialects import DIALECTS
@@ -24,9 +24,6 @@ from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
-
-# Workers that seed the random module alike, or were forked without hooks, would all draw the same.
-_random = random.SystemRandom()
 
 
 class KnownCluster:
@@ -170,9 +167,11 @@ class KnownCluster:
             return ()
         # Marks fade with time; without any, the same state means the same hosts.
         made_of, hosts = self._hosts
-        if made_of is not state or BOOK:
+        is_marked = bool(BOOK)
+        if made_of is not state or is_marked:
             hosts = tuple(self.host_info(state, member) for member in state.topology.hosts)
-            self._hosts = (None if BOOK else state, hosts)
+            # Another thread may mark a host, or take a mark back, meanwhile.
+            self._hosts = (None if is_marked or BOOK else state, hosts)
         return hosts
 
     def host_by_key(self, key: str) -> HostInfo:
@@ -245,7 +244,7 @@ class KnownCluster:
             self._settings["failover_reconnect_rate"],
             self._settings.seconds("failover_reconnect_longest_wait_ms"),
         )
-        return admission_delay(expected, _random.random(), bounds, self.client.moving_since(lost, now))
+        return admission_delay(expected, chance.random(), bounds, self.client.moving_since(lost, now))
 
 
 def _address_of(state: ClusterState, member: TopologyHost) -> str | None:

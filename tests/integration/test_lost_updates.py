@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 import wrapper
+from tests.forwarder import Forwarder
 from tests.integration.conftest import client, eventually, forget_client
 from tests.integration.test_monitor_faults import Load
 from wrapper.monitor.messages import (
@@ -56,17 +57,16 @@ class Relay:
         self.dropped: list[str] = []
         self._monitor = monitor
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(directory / "control-1.sock"))
-        self._listener.listen()
-        self._pairs: list[socket.socket] = []
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(directory / "control-1.sock"))
+        listener.listen()
+        self._control = Forwarder(listener, self._connect)
         self._stop = threading.Event()
         front = self._context.socket(zmq.XPUB)
         front.setsockopt(zmq.XPUB_WELCOME_MSG, HEARTBEAT_TOPIC.encode())
         front.bind(f"ipc://{directory}/events-1.sock")
-        self._threads = [threading.Thread(target=self._accept), threading.Thread(target=self._publish, args=(front,))]
-        for thread in self._threads:
-            thread.start()
+        self._events = threading.Thread(target=self._publish, args=(front,))
+        self._events.start()
 
     def _publish(self, front: zmq.Socket[bytes]) -> None:
         back = self._context.socket(zmq.SUB)
@@ -86,43 +86,16 @@ class Relay:
         for one in (front, back):
             one.close(linger=0)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.socket(socket.AF_UNIX)
-            far.connect(f"{self._monitor}/control-1.sock")
-            self._pairs += [near, far]
-            for source, target in ((near, far), (far, near)):
-                self._threads.append(threading.Thread(target=pump, args=(source, target)))
-                self._threads[-1].start()
+    def _connect(self) -> socket.socket:
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(f"{self._monitor}/control-1.sock")
+        return far
 
     def close(self) -> None:
         self._stop.set()
-        for one in (self._listener, *self._pairs):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # its peer has gone
-        for thread in self._threads:
-            thread.join(10)
-        for one in (self._listener, *self._pairs):
-            one.close()
+        self._control.close()
+        self._events.join(10)
         self._context.destroy(linger=0)
-
-
-def pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass  # one side has gone
-    try:
-        target.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # both have
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forwarder import Forwarder
 from wrapper.hosts import host_key
 from wrapper.monitor.state import HostHealth, Topology, TopologyHost
 
@@ -192,66 +193,21 @@ def test_a_name_that_moves_is_followed_and_told(monitor: MonitorProcess, names: 
         topic = watch(one, server)
         one.until(lambda: known(one, topic, server).accepting, "a session")
         first = server.endpoint
-        with closing(Forwarder(server)) as other:
-            names.address = other.address
-            one.until(lambda: known(one, topic, server).address == other.address, "the other address", timeout=60)
+        # Another address of the same server.
+        other = f"127.{os.getpid() % 200 + 10}.{os.getpid() // 200 % 256}.99"
+        listener = socket.create_server((other, server.port))
+        with closing(Forwarder(listener, lambda: socket.create_connection((server.endpoint, server.port)))):
+            names.address = other
+            one.until(lambda: known(one, topic, server).address == other, "the other address", timeout=60)
             one.until(lambda: one.events_named("ADDRESS"), "the event")
-            assert one.events_named("ADDRESS")[0].evidence == f"{first} -> {other.address}"
+            assert one.events_named("ADDRESS")[0].evidence == f"{first} -> {other}"
             assert known(one, topic, server).accepting
             # Looked up again and again, in vain: the address stays, and so does the session.
             names.mode = FAIL
             asked = names.asked
             one.until(lambda: names.asked > asked, "another look-up", timeout=60)
             until_proved(one, topic, server, "a proof")
-            assert known(one, topic, server).address == other.address
+            assert known(one, topic, server).address == other
             names.mode, names.address = ANSWER, first
             one.until(lambda: known(one, topic, server).address == first, "the first address", timeout=60)
         assert not known(one, topic, server).is_failing
-
-
-class Forwarder:
-    """Another address of the same server."""
-
-    def __init__(self, server: Server) -> None:
-        self.address = names_own = f"127.{os.getpid() % 200 + 10}.{os.getpid() // 200 % 256}.99"
-        self._target = (server.endpoint, server.port)
-        self._listener = socket.create_server((names_own, server.port))
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(self._target)
-            self._sockets += [near, far]
-            for pair in ((near, far), (far, near)):
-                self._threads.append(threading.Thread(target=pump, args=pair))
-                self._threads[-1].start()
-
-    def close(self) -> None:
-        for one in (self._listener, *self._sockets):
-            shut(one)
-        for thread in self._threads:
-            thread.join(10)
-        for one in (self._listener, *self._sockets):
-            one.close()
-
-
-def pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass  # one side has gone
-    shut(target)
-
-
-def shut(one: socket.socket) -> None:
-    try:
-        one.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # not connected any more

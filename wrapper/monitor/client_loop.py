@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import random
 import time
 from _thread import get_native_id
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import msgspec
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from wrapper.chance import chance
 from wrapper.monitor.curve import encrypt
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import evidence_against
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from wrapper.monitor.paths import MonitorPaths
 
 logger = logging.getLogger(__name__)
-# Not the module's own: an application that seeds that one must not find its numbers taken by a thread of ours.
-_random = random.SystemRandom()
 
 # Seconds.
 _REQUEST_RETRY = 0.5
@@ -199,7 +197,7 @@ class ClientLoop:
         """The monitor is gone: known at once, without waiting for heartbeats to stop."""
         if self.client.is_live:
             self.client.heard_at = float("-inf")
-            self.start_at = time.monotonic() + _random.uniform(0.0, 0.05)
+            self.start_at = time.monotonic() + chance.uniform(0.0, 0.05)
             advance()
 
     def _read_events(self) -> None:

@@ -7,7 +7,6 @@ and give way to newer ones.
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
+from wrapper.chance import chance
 from wrapper.decisions.panic import panic_pause
 from wrapper.decisions.writer import Claim, WriterState, consider
 from wrapper.dialects.base import RoleAnswer
@@ -24,8 +24,6 @@ from wrapper.monitor.state import FROM_DIRECT, ClusterState, HostHealth, Topolog
 from wrapper.monitor.threads import allocate_lock, start_thread
 
 logger = logging.getLogger(__name__)
-# Not the module's own: an application that seeds that one must not find its numbers taken by a thread of ours.
-_random = random.SystemRandom()
 
 # Seconds. One connect attempt per host in this time; open sessions are asked more often, less so the longer it takes.
 _CONNECT_PAUSE = 0.1
@@ -144,10 +142,10 @@ class DirectSearch:
                         self.refusal = Refusal(time.monotonic() if first is None else first.since, error)
                     _close(session)
                     session = None
-                    pause = _CONNECT_PAUSE * _random.uniform(0.8, 1.2)
+                    pause = _CONNECT_PAUSE * chance.uniform(0.8, 1.2)
                 else:
                     self._found(host.key, answer)
-                    pause = panic_pause(time.monotonic() - self._started, _random.random())
+                    pause = panic_pause(time.monotonic() - self._started, chance.random())
                 if once:
                     break
                 time.sleep(pause)

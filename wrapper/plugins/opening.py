@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from wrapper.chance import chance
 from wrapper.decisions.opening import (
     ENDPOINT,
     Aim,
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
 logger = logging.getLogger(__name__)
-# Workers that seed the random module alike, or were forked without hooks, would all draw the same.
-_random = random.SystemRandom()
 
 
 class WrongRole(Exception):
@@ -65,7 +63,7 @@ class Opener:
         """
         began = time.monotonic()
         # Spread, so that the workers that met the same failure do not come back together.
-        interval = self._interval * _random.uniform(0.75, 1.25)
+        interval = self._interval * chance.uniform(0.75, 1.25)
         opening = Opening(aim, parse_endpoint(host_info.host).region, began + self._timeout, interval)
         failure: Exception | None = None
         expected = 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from wrapper.chance import chance
 from wrapper.decisions.selection import ROUND_ROBIN, STRATEGIES, Line, Rule, choose, eligible, line_of
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
@@ -47,10 +47,6 @@ class ConnectionProvider(Protocol):
         this earlier. `props` has the driver's parameters only. A pool returns what SQLAlchemy calls a proxied connection: an
         object with `driver_connection`, `close()` (back to the pool), `invalidate()` and `detach()`."""
         ...
-
-
-# The random module's numbers are the application's, and the same in every worker that seeds it or was forked without hooks.
-chance = random.SystemRandom()
 
 
 class Turns:

@@ -13,12 +13,13 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as QueueTimeoutError
 
+from wrapper.chance import chance
 from wrapper.decisions.selection import LEAST_CONNECTIONS, Rule, choose, eligible
 from wrapper.dialects import DatabaseDialect
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsConnectError, AwsWrapperError, PoolTimeoutError, for_driver
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.providers.base import DriverConnectionProvider, chance
+from wrapper.providers.base import DriverConnectionProvider
 from wrapper.providers.host_pools import HostPool, HostPools, PooledConnection, PoolKey, Slot
 from wrapper.session_state import SessionState
 from wrapper.urls import EndpointKind, parse_endpoint
