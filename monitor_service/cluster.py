@@ -177,7 +177,12 @@ class Cluster:
         elif probe.kind != OURS:
             self._silent.pop(key, None)
         known_session = before.accepting
-        self._step(*topology.on_probe(self.view, health, monotonic(), time()), changed=key)
+        actor = self.host_actors.get(key)
+        hinted_at = actor.hinted_at if actor is not None else None
+        # Before anything is made of it: all workers wait for this, and nobody for the rest.
+        if is_due(self._published.get(key), health, hinted_at=hinted_at, searching=self.view.searching_since is not None):
+            self._publish_health(health)
+        self._step(*topology.on_probe(self.view, health, monotonic(), time()))
         if not known_session and health.accepting and self.topology_actor is not None and not self.topology_actor.has_session:
             self.topology_actor.poke()
 
@@ -251,16 +256,9 @@ class Cluster:
         for actor in self.host_actors.values():
             actor.poke(hinted_at)
 
-    def _step(self, view: topology.View, notes: list[topology.Note], changed: str | None = None) -> None:
+    def _step(self, view: topology.View, notes: list[topology.Note]) -> None:
         search_began = view.searching_since is not None and self.view.searching_since is None
         self.view = view
-        if changed is not None:
-            health = view.health[changed]
-            actor = self.host_actors.get(changed)
-            hinted_at = actor.hinted_at if actor is not None else None
-            searching = view.searching_since is not None
-            if is_due(self._published.get(changed), health, hinted_at=hinted_at, searching=searching):
-                self._publish_health(health)
         if _essence(view.topology) != _essence(self._published_topology):
             self._publish_topology()
         for note in notes:

@@ -2,6 +2,9 @@
 
 Sequence of each turn: read everything that has arrived, then act on timers, then judge. Judging last means that a process which was
 stopped for a while sees the newest evidence, not the oldest.
+
+Beside a thread that computes, this one gets the interpreter's lock only after the switch interval (5 ms), and again after every call
+that lets go of it. So from the end of `poll` to the new state there are no such calls but the two that receive a message's frames.
 """
 
 from __future__ import annotations
@@ -143,14 +146,13 @@ class ClientLoop:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
+        ready = self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
         self._notice_if_held()
-        try:
-            os.eventfd_read(self.client.wake_fd)
-        except BlockingIOError:
-            pass
+        # The sockets are looked at whatever `poll` said: more may have come while this thread waited for the interpreter.
         self._read_link()
         self._read_events()
+        if (self.client.wake_fd, zmq.POLLIN) in ready:
+            os.eventfd_read(self.client.wake_fd)
         self._read_control()
         now = time.monotonic()
         self._send_inbox(now)
@@ -186,7 +188,7 @@ class ClientLoop:
     # -- reading ---------------------------------------------------------------------------------------------------------------
 
     def _read_link(self) -> None:
-        while self.link.poll(0):
+        while _has_message(self.link):
             event = recv_monitor_message(self.link)["event"]
             if event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
@@ -202,11 +204,8 @@ class ClientLoop:
 
     def _read_events(self) -> None:
         state = self.client.state
-        while True:
-            try:
-                frames = self.events.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
+        while _has_message(self.events):
+            frames = self.events.recv_multipart(zmq.NOBLOCK)
             if frames == [HEARTBEAT_TOPIC.encode()]:
                 # The publisher's welcome: our subscriptions are in force, nothing is lost from here on.
                 self._want_snapshot()
@@ -244,13 +243,9 @@ class ClientLoop:
         return state
 
     def _read_control(self) -> None:
-        while True:
+        while _has_message(self.control):
             try:
-                data = self.control.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                envelope = decode_envelope(data)
+                envelope = decode_envelope(self.control.recv(zmq.NOBLOCK))
                 message = decode_body(envelope)
             except Garbage:
                 self.garbage += 1
@@ -400,3 +395,8 @@ class ClientLoop:
                     (evidence.failed_at or 0.0) - (evidence.failing_since or 0.0),
                     cluster.topology.writer or "unknown",
                 )
+
+
+def _has_message(socket: zmq.Socket[Any]) -> bool:
+    """Whether a message can be received at once. Unlike `poll` and `recv` this keeps the interpreter's lock."""
+    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)
