@@ -3,8 +3,8 @@
 Sequence of each turn: read everything that has arrived, then act on timers, then judge. Judging last means that a process which was
 stopped for a while sees the newest evidence, not the oldest.
 
-Beside a thread that computes, this one gets the interpreter's lock only after the switch interval (5 ms), and again after every call
-that lets go of it. So from the end of `poll` to the new state there are no such calls but the two that receive a message's frames.
+Beside a thread that computes, this one gets the interpreter's lock only after the switch interval (5 ms), and again after every
+call that lets go of it. So from the end of `poll` to the new state there are no such calls but the two that receive a message.
 """
 
 from __future__ import annotations
