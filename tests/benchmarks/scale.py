@@ -1,8 +1,8 @@
 """`python -m tests.benchmarks.scale`: one monitor with many subscribers and many hosts, beside a bare ZeroMQ publisher.
 
 The hosts are addresses of the loopback network that lead to one real PostgreSQL (`workers/hosts.py`); the subscribers have the
-sockets and the lease of a worker each, many to a process (`workers/subscribers.py`). The bare publisher sends the same bytes to the
-same processes, in turns with the monitor.
+sockets and the lease of a worker each, many to a process (`workers/subscribers.py`). The bare publisher (`workers/bare.py`) sends
+the same bytes to the same processes, in turns with the monitor: out of the blue, and when a session of its own is reset.
 """
 
 from __future__ import annotations
@@ -22,17 +22,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import zmq
-
 from tests.benchmarks.bench import OURS, WORKERS
-from tests.benchmarks.children import Child
+from tests.benchmarks.children import Child, Event
 from tests.benchmarks.monitor import Monitor
-from tests.benchmarks.workers.subscribers import BARE_TOPIC
 from tests.drivers import PSYCOPG
 from wrapper.hosts import host_key
-from wrapper.monitor.messages import encode
 from wrapper.monitor.paths import DIRECTORY_VARIABLE
-from wrapper.monitor.state import ANSWERED, REFUSED, HealthUpdate, HostHealth
+from wrapper.monitor.state import ANSWERED
 from wrapper.testing import LocalAurora
 
 PORT = 25432
@@ -60,6 +56,7 @@ class Point:
     rss_mib: float = 0.0
     descriptors: int = 0
     bare: list[float] = field(default_factory=list)
+    bare_reset: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
     published: list[float] = field(default_factory=list)
     detection: list[float] = field(default_factory=list)
@@ -81,11 +78,13 @@ class Rig:
         self.point = Point(hosts, subscribers)
         self.monitor = Monitor(directory)
         addresses = [address(number) for number in range(hosts)]
+        # One that nobody watches but the bare publisher.
+        self._bare_host = hosts
         self.key = host_key(addresses[0], PORT)
         self.hosts = Child(
             sys.executable,
             "hosts",
-            {"addresses": addresses, "port": PORT, "upstream": [lab.writer.address, lab.writer.port]},
+            {"addresses": [*addresses, address(hosts)], "port": PORT, "upstream": [lab.writer.address, lab.writer.port]},
             {},
         )
         stack.callback(self.hosts.stop)
@@ -96,14 +95,12 @@ class Rig:
             stderr=subprocess.DEVNULL,
         )
         stack.callback(self._end)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        stack.callback(self._context.destroy, 0)
-        self._bare = self._context.socket(zmq.PUB)
-        self._bare.setsockopt(zmq.SNDHWM, 10_000)
         bare_url = f"ipc://{directory}/bare"
-        self._bare.bind(bare_url)
-        self._sent = 0
         login = {name: value for name, value in lab.parameters().items() if name not in ("host", "port")}
+        bare_login = {**login, "host": address(hosts), "hostaddr": address(hosts), "port": PORT}
+        self.bare = Child(sys.executable, "bare", {"url": bare_url, "login": bare_login, "key": self.key}, {})
+        stack.callback(self.bare.stop)
+        self.bare.expect("bound", 20)
         given: dict[str, Any] = {
             "addresses": addresses,
             "port": PORT,
@@ -155,24 +152,36 @@ class Rig:
         self.point.descriptors = len(list((process / "fd").iterdir()))
 
     def measure_spread(self, events: int) -> None:
-        """Send one bare message and reset the subject once, in turns."""
+        """In turns: a bare message out of the blue, one after a reset, and a reset of the subject."""
         for _ in range(events):
-            time.sleep(random.uniform(0.02, 0.3))
-            self.point.bare.append(self._send_bare())
-            time.sleep(random.uniform(0.02, 0.3))
+            time.sleep(random.uniform(0.1, 0.3))
+            asked = time.monotonic()
+            self.bare.command("send")
+            sent = self.bare.expect("sent", 10, asked)
+            self.point.bare.append(self._bare_spread(sent) - sent.at)
+            self.bare.command("open")
+            self.bare.expect("open", 10, asked)
+            time.sleep(random.uniform(0.1, 0.3))
+            self.point.bare_reset.append(self._reset_bare())
+            time.sleep(random.uniform(0.1, 0.3))
             began, ours, published = self._reset()
             self.point.ours.append(ours - began)
             self.point.published.append(ours - published)
 
-    def _send_bare(self) -> float:
-        self._sent += 1
-        health = HostHealth(self.key, 1.0, 1.0, 1.0, 1, 0, REFUSED, INTERVAL, detail="connection refused")
-        data = encode(HealthUpdate(health), epoch=1, topic=BARE_TOPIC, seq=self._sent)
-        began = time.monotonic()
-        self._bare.send_multipart([BARE_TOPIC.encode(), data])
-        sent = self._sent
-        reached = [one.expect("bare", 20, began, lambda event: event.facts["seq"] == sent).at for one in self.clients]
-        return max(reached) - began
+    def _bare_spread(self, sent: Event) -> float:
+        """When the last subscriber had the bare message."""
+        seq = sent.facts["seq"]
+        return max(one.expect("bare", 20, sent.at, lambda event: event.facts["seq"] == seq).at for one in self.clients)
+
+    def _reset_bare(self) -> float:
+        """Reset the bare publisher's session; return the seconds from then until the last subscriber had its message."""
+        asked = time.monotonic()
+        self.hosts.command(f"reset {self._bare_host}")
+        began = self.hosts.expect("reset", 10, asked).at
+        spread = self._bare_spread(self.bare.expect("sent", 10, asked)) - began
+        self.hosts.command(f"back {self._bare_host}")
+        self.hosts.expect("back", 10, asked)
+        return spread
 
     def _reset(self) -> tuple[float, float, float]:
         """Reset the subject's sessions; return when that was, when the last subscriber knew, and when the probe had ended."""
@@ -257,11 +266,15 @@ def milliseconds(value: float) -> str:
     return f"{value * 1000:.1f}"
 
 
+def _spread(values: Sequence[float]) -> str:
+    return f"{milliseconds(median(values))} / {milliseconds(p99(values))}"
+
+
 def as_markdown(points: Sequence[Point], spinning: Sequence[float]) -> str:
     lines = [
-        "| hosts | subscribers | CPU of a core | RSS, MiB | descriptors | bare, ms | reset, ms | over bare | after the probe, ms "
-        "| silence, s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| hosts | subscribers | CPU of a core | RSS, MiB | descriptors | bare, ms | after the probe, ms | over bare "
+        "| bare reset, ms | reset, ms | over bare reset | silence, s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in points:
         cells = [
@@ -270,10 +283,12 @@ def as_markdown(points: Sequence[Point], spinning: Sequence[float]) -> str:
             f"{one.cpu_percent:.1f} %",
             f"{one.rss_mib:.0f}",
             f"{one.descriptors}",
-            f"{milliseconds(median(one.bare))} / {milliseconds(p99(one.bare))}",
-            f"{milliseconds(median(one.ours))} / {milliseconds(p99(one.ours))}",
-            f"{p99(one.ours) / p99(one.bare):.2f} x",
-            f"{milliseconds(p99(one.published))}",
+            _spread(one.bare),
+            _spread(one.published),
+            f"{p99(one.published) / p99(one.bare):.2f} x",
+            _spread(one.bare_reset),
+            _spread(one.ours),
+            f"{p99(one.ours) / p99(one.bare_reset):.2f} x",
             f"{median(one.detection):.2f} / {max(one.detection):.2f}" if one.detection else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -291,7 +306,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to FILE")
     options = parser.parse_args()
     sizes = [(3, 8), (200, 1000)] if options.quick else [(3, 8), (50, 8), (100, 8), (200, 8), (3, 250), (3, 1000), (200, 1000)]
-    events, freezes, span = (20, 2, 5.0) if options.quick else (100, 10, 20.0)
+    events, freezes, span = (40, 2, 5.0) if options.quick else (100, 10, 20.0)
     points = []
     with LocalAurora(instances=1, flavor="pg", address_names=True, max_connections=400) as lab:
         for hosts, subscribers in sizes:
