@@ -107,7 +107,7 @@ class KnownCluster:
     @property
     def client(self) -> MonitorClient:
         """This process's client of the shared monitor."""
-        return current_client(self._settings["monitor_mode"])
+        return self._look().client
 
     def _look(self) -> _Seen:
         """Look again if there may be anything new. A connect asks for this many times over, mostly without any news since the last
@@ -118,7 +118,7 @@ class KnownCluster:
         return seen
 
     def _look_again(self) -> _Seen:
-        client = self.client
+        client = current_client(self._settings["monitor_mode"])
         # Read before what it stands for, so that what is remembered is never older than it says.
         generation = GENERATION[0]
         if self.watch is None or not self.is_followed:

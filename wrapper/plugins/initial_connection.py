@@ -78,7 +78,7 @@ class InitialConnectionPlugin(Plugin):
         endpoint = parse_endpoint(host_info.host)
         known = self._service.hosts
         aim = aim_of(endpoint, self._choices, known, is_initial=is_initial)
-        if aim == Aim():
+        if aim.substitute is None and aim.verify is None:
             return by_name()
         if aim.substitute not in (HostRole.READER, HostRole.UNKNOWN):
             return self._opener.open(host_info, aim, by_name, to)
