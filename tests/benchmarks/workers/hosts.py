@@ -2,6 +2,9 @@
 
 Commands: `reset N` (its sessions are reset, connects are refused), `freeze N` (connects are taken, nothing is passed on any more),
 `back N` (in order again). Each is answered by an event of the same name, with the time just before it was done.
+
+A real server is another machine. The one here learns of a reset only when the host is back: else it would end its processes on the
+CPUs of those who are measured, in the same milliseconds.
 """
 
 from __future__ import annotations
@@ -22,11 +25,14 @@ class Host:
         self._upstream = upstream
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._left: list[asyncio.StreamWriter] = []
         self._flowing = asyncio.Event()
         self._flowing.set()
 
     async def back(self) -> None:
         self._flowing.set()
+        while self._left:
+            self._left.pop().transport.abort()
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, self._address, self._port, backlog=64)
 
@@ -46,16 +52,18 @@ class Host:
         except OSError:
             writer.transport.abort()
             return
-        ends = {writer, server_writer}
-        self._writers |= ends
+        self._writers.add(writer)
         try:
             await asyncio.gather(self._pass_on(reader, server_writer), self._pass_on(server_reader, writer))
         except OSError:
             pass
         finally:
-            self._writers -= ends
-            for one in ends:
-                one.transport.abort()
+            self._writers.remove(writer)
+            writer.transport.abort()
+            if self._server is None:
+                self._left.append(server_writer)
+            else:
+                server_writer.transport.abort()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
