@@ -24,7 +24,8 @@ def run(options: argparse.Namespace) -> int:
     from monitor_service import logs, process, systemd
 
     os.umask(0o077)
-    paths = prepare(options.directory, group=options.group)
+    # Whoever starts one on demand has made the directory. When it is gone, they are as well: nobody would ever ask this monitor.
+    paths = prepare(options.directory, group=options.group, make=not options.on_demand)
     if options.detach:
         log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)

@@ -46,7 +46,7 @@ def start(aurora: LocalAurora, monitor_directory: Path) -> Iterator[Start]:
 def test_a_hand_over_is_noticed_by_nobody(how: str, start: Start, connect: Connect, aurora: LocalAurora) -> None:
     first = start()
     eventually(lambda: monitor_status().get("pid") == first.pid, "the first monitor")
-    # Lest a worker starts one of its own in between, which would hand over as well.
+    # Lest this process starts one of its own in between: it would hand over as well, a moment after the worker was watched by it.
     connection = connect(monitor_mode="attach", **FAST)
     watch = connection.plugin_service.watch.key
 
@@ -55,6 +55,7 @@ def test_a_hand_over_is_noticed_by_nobody(how: str, start: Start, connect: Conne
         return cluster is not None and cluster.topic in client().state.confirmed and len(cluster.health) >= 3
 
     eventually(is_watched, "the first monitor to watch")
+    assert not client().may_start
     epoch = client().state.epoch
     writer = aurora.writer.id
     with Load(connection) as load:

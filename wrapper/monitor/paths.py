@@ -134,15 +134,17 @@ def locate() -> MonitorPaths:
     return _trusted(paths, found, _uid(owner), shared=True)
 
 
-def prepare(directory: Path | None = None, *, group: int | None = None) -> MonitorPaths:
+def prepare(directory: Path | None = None, *, group: int | None = None, make: bool = True) -> MonitorPaths:
     """Return the paths of a monitor of this user, with the directory made (mode 0700) and checked.
 
-    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). Raises `MonitorDirectoryError`
+    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). `make`: whether a directory that
+    is not there is made. Raises `MonitorDirectoryError`
     when it cannot be made, belongs to somebody else, is open to others, or makes socket paths longer than the kernel takes.
     """
     paths = MonitorPaths(_checked(directory if directory is not None else candidates()[0]))
     try:
-        paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make:
+            paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         # lstat: a symbolic link planted in the temp directory must not lead us elsewhere.
         found = os.lstat(paths.directory)
         if group is not None and stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
