@@ -71,6 +71,11 @@ def forget_client() -> None:
     """Make the next connection start a client with the directory that the environment names then."""
     from wrapper.monitor import process
 
+    searches = [search for client in process._clients.values() for search in client.searches.values()]
+    for search in searches:
+        search.wanted_until = 0.0
+    # Their threads would make a client for whichever directory the environment names by then.
+    eventually(lambda: not any(search._asked for search in searches), "the end of direct searches")
     process._clients.clear()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -80,3 +81,22 @@ def test_a_hand_over_is_noticed_by_nobody(how: str, start: Start, connect: Conne
     cluster = client().state.by_watch(watch)
     assert cluster is not None
     assert str(cluster.topology.writer).startswith(f"{writer}.")
+
+
+def test_a_removed_directory_is_made_again(watched: Connect, monitor_directory: Path) -> None:
+    """Temp directories are swept."""
+    connection = watched()
+    epoch = client().state.epoch
+    with Load(connection) as load:
+        shutil.rmtree(monitor_directory)
+        eventually(lambda: client().state.epoch > epoch and client().state.confirmed, "a monitor in a new directory to watch")
+    assert load.errors == []
+
+
+def test_a_monitor_that_comes_too_late_makes_no_directory(tmp_path: Path) -> None:
+    """Whoever started it has removed the directory since, and would never ask it."""
+    place = tmp_path / "gone"
+    done = subprocess.run(command("run", "--on-demand", "--directory", str(place)), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"aws-shared-monitor: monitor directory '{place}' cannot be used: No such file")
+    assert not place.exists()

@@ -137,9 +137,9 @@ def locate() -> MonitorPaths:
 def prepare(directory: Path | None = None, *, group: int | None = None, make: bool = True) -> MonitorPaths:
     """Return the paths of a monitor of this user, with the directory made (mode 0700) and checked.
 
-    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). `make`: whether a directory that
-    is not there is made. Raises `MonitorDirectoryError`
-    when it cannot be made, belongs to somebody else, is open to others, or makes socket paths longer than the kernel takes.
+    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). `make`: whether one that is not
+    there is made. Raises `MonitorDirectoryError` when it is not there, belongs to somebody else, is open to others, or makes socket
+    paths longer than the kernel takes.
     """
     paths = MonitorPaths(_checked(directory if directory is not None else candidates()[0]))
     try:
