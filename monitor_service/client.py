@@ -23,6 +23,7 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
+from wrapper.monitor.parts import Joiner
 from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate
 
 
@@ -41,6 +42,7 @@ class MonitorConnection:
         encrypt(self._socket, paths.keys)
         self._socket.connect(paths.control_url)
         self._seq = 0
+        self._joiner = Joiner()
 
     def __enter__(self) -> MonitorConnection:
         return self
@@ -53,7 +55,9 @@ class MonitorConnection:
         self._seq += 1
         self._socket.send(encode(message, seq=self._seq))
         while self._socket.poll(int(timeout * 1000)):
-            envelope = decode_envelope(self._socket.recv())
+            envelope = self._joiner.envelope(self._socket.recv())
+            if envelope is None:
+                continue
             answer = decode_body(envelope)
             if envelope.seq == self._seq and answer is not None:
                 return answer

@@ -46,6 +46,7 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
+from wrapper.monitor.parts import Joiner
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
 from wrapper.monitor.threads import seconds_held, waits_so_far
 
@@ -98,6 +99,7 @@ class ClientLoop:
         # Whether this thread was found to wait too long for the interpreter: see `seconds_held`.
         self.is_held = False
         self.refused = ""
+        self.joiner = Joiner()
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
 
@@ -250,7 +252,9 @@ class ClientLoop:
             except zmq.Again:
                 return
             try:
-                envelope = decode_envelope(data)
+                envelope = self.joiner.envelope(data)
+                if envelope is None:
+                    continue
                 message = decode_body(envelope)
             except Garbage:
                 self.garbage += 1
