@@ -26,6 +26,9 @@ from wrapper.monitor.messages import (
 from wrapper.monitor.parts import Joiner
 from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate
 
+# Seconds that a monitor has for the status of ten thousand hosts.
+STATUS_PATIENCE = 5.0
+
 
 class NoMonitorError(Exception):
     """No monitor answers; the text says where was looked and what to do."""
@@ -63,7 +66,7 @@ class MonitorConnection:
                 return answer
         raise TimeoutError(
             f"the monitor in {self.paths.directory} did not answer within {timeout:g} s; it may be stopped or starting, "
-            f"or does not admit uid {os.getuid()}"
+            f"have no descriptors left, or not admit uid {os.getuid()}"
         )
 
     def journal(self, idle: float) -> Iterator[Journal | None]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from monitor_service.client import MonitorConnection, NoMonitorError, find
+from monitor_service.client import STATUS_PATIENCE, MonitorConnection, NoMonitorError, find
 from monitor_service.report import event_line, render
 from wrapper.monitor.messages import STALE_AFTER, DrainRequest, Journal, Ok, Refused, Status, StatusRequest, StopRequest
 from wrapper.monitor.paths import MonitorPaths
@@ -149,7 +149,7 @@ def _document(paths: MonitorPaths | None) -> dict[str, Any] | None:
         return None
     try:
         with MonitorConnection(paths) as connection:
-            answer = connection.ask(StatusRequest())
+            answer = connection.ask(StatusRequest(), STATUS_PATIENCE)
     except TimeoutError as error:
         _complain(str(error))
         return None

@@ -56,7 +56,10 @@ def run(options: argparse.Namespace) -> int:
         _wait_for_lock(paths, election, take_over=options.take_over)
     from wrapper.monitor.messages import LEASE_SECONDS
 
-    limits = Limits(options.max_clients, options.max_clusters, options.max_watches, options.max_hosts, options.max_request)
+    clients = min(options.max_clients, process.most_clients(process.descriptor_limit()))
+    if clients < options.max_clients:
+        logger.info("%d descriptors (ulimit -n) leave room for %d clients", process.descriptor_limit(), clients)
+    limits = Limits(clients, options.max_clusters, options.max_watches, options.max_hosts, options.max_request)
     return serve(
         paths,
         election,

@@ -33,6 +33,9 @@ SWEEP_INTERVAL = 1.0
 # Seconds; lets the answer to a stop request leave before the socket closes.
 STOP_DELAY = 0.05
 
+# Seconds between one cluster's hosts and the next one's, when all are asked again.
+POKE_PAUSE = 0.02
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 EXIT_OK = 0
@@ -159,8 +162,10 @@ class Service:
         self.context.registry.extend(seconds)
         self._idle_since += seconds
         self.context.publisher.journal("monitor", "PAUSED", f"the loop stood still for {seconds:.1f} s: running probes are void")
-        for cluster in self.context.clusters.values():
+        for number, cluster in enumerate(self.context.clusters.values()):
             cluster.on_pause()
+            # One after the other: to ask ten thousand hosts in one turn of the loop would be the next pause.
+            asyncio.get_running_loop().call_later(number * POKE_PAUSE, cluster.poke)
 
     def _sweep(self) -> None:
         lost = self._election.lost()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ from wrapper.monitor.messages import (
 from wrapper.monitor.parts import Joiner, split
 from wrapper.monitor.state import FROM_DIRECT, Topology, TopologyHost
 
-from .harness import MonitorProcess, Worker, run
+from .harness import MonitorProcess, Worker, run, worker
 from .servers import eventually
 
-CLUSTERS, HOSTS = 40, 250
+CLUSTERS, HOSTS = 500, 20
 
 
 def test_an_answer_of_any_size_arrives() -> None:
@@ -51,11 +52,11 @@ def test_a_lost_part_costs_its_answer_alone() -> None:
     assert joiner.envelope(last) is not None
 
 
-def watch(worker: Worker, number: int) -> None:
+def watch(one: Worker, number: int) -> None:
     # No TCP goes to a multicast address: what is found out of these is that they cannot be asked from here, and only once.
-    hosts = tuple(TopologyHost(f"224.1.{number}.{host}", 9) for host in range(1, HOSTS + 1))
+    hosts = tuple(TopologyHost(f"224.1.{number // 10}.{number % 10 * HOSTS + host}", 9) for host in range(1, HOSTS + 1))
     request = WatchRequest(
-        client=worker.client,
+        client=one.client,
         watch=Watch("postgresql", hosts[0].host, 9),
         dialect="pg",
         driver="psycopg",
@@ -63,23 +64,26 @@ def watch(worker: Worker, number: int) -> None:
         seed=Topology(hosts=hosts, source=FROM_DIRECT),
         offer=Offer({"user": "nobody"}),
     )
-    assert isinstance(worker.ask(request), Watched)
+    assert isinstance(one.ask(request), Watched)
 
 
 @pytest.mark.slow
-def test_ten_thousand_hosts_are_told(monitor: MonitorProcess, worker: Worker, directory: Path) -> None:
-    for number in range(CLUSTERS):
-        watch(worker, number)
+@pytest.mark.timeout(400)
+def test_ten_thousand_hosts_are_told(start_monitor: Callable[..., MonitorProcess], directory: Path) -> None:
+    monitor = start_monitor("--max-watches", str(CLUSTERS))
 
     def answer(*arguments: str) -> str | None:
         """What a command prints; None while the monitor is too busy with so many new hosts to answer it."""
         done = run(directory, *arguments)
         return done.stdout if done.returncode == 0 else None
 
-    page = eventually(lambda: answer("status", "--json"), "the status", timeout=60)
-    hosts = [host["key"] for cluster in json.loads(page)["clusters"] for host in cluster["hosts"]]
-    assert len(hosts) == len(set(hosts)) == CLUSTERS * HOSTS
-    assert eventually(lambda: answer("status"), "the page", timeout=60).count("224.1.") > CLUSTERS * HOSTS
-    findings = json.loads(run(directory, "doctor", "--json").stdout)["findings"]
-    assert any(finding["facts"].get("pid") == monitor.pid for finding in findings)
+    with worker(monitor.paths) as one:
+        for number in range(CLUSTERS):
+            watch(one, number)
+        page = eventually(lambda: answer("status", "--json"), "the status", timeout=120)
+        hosts = [host["key"] for cluster in json.loads(page)["clusters"] for host in cluster["hosts"]]
+        assert len(hosts) == len(set(hosts)) == CLUSTERS * HOSTS
+        assert eventually(lambda: answer("status"), "the page", timeout=120).count("224.1.") > CLUSTERS * HOSTS
+        findings = json.loads(run(directory, "doctor", "--json").stdout)["findings"]
+        assert any(finding["facts"].get("pid") == monitor.pid for finding in findings)
     monitor.kill()  # to close ten thousand sessions takes longer than a monitor is waited for
