@@ -62,7 +62,7 @@ def descriptor_limit() -> int:
 def lacks_descriptors() -> bool:
     """Whether so few are left that no more peers and no more sessions can be had."""
     try:
-        lowest = os.dup(0)  # all below it are taken
+        lowest = os.eventfd(0, os.EFD_CLOEXEC)  # all below it are taken
     except OSError:
         return True
     os.close(lowest)
