@@ -1,4 +1,4 @@
-"""What holds for all tests: what they make in the temp directory they remove again."""
+"""What holds for all tests: busy machines change nothing, and what is made in the temp directory is removed again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from monitor_service.election import is_held
 from wrapper.monitor.paths import MonitorPaths
+
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Seconds that monitors have for noticing that their directory is gone.
 PATIENCE = 10.0

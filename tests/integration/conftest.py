@@ -70,6 +70,7 @@ def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget_client() -> None:
     """Make the next connection start a client with the directory that the environment names then."""
     from wrapper.monitor import process
+    from wrapper.monitor.generation import advance
 
     searches = [search for client in process._clients.values() for search in client.searches.values()]
     for search in searches:
@@ -77,6 +78,7 @@ def forget_client() -> None:
     # Their threads would make a client for whichever directory the environment names by then.
     eventually(lambda: not any(search._asked for search in searches), "the end of direct searches")
     process._clients.clear()
+    advance()  # what was seen through it is not to be believed any more
 
 
 Connect = Callable[..., Any]
