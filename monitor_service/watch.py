@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -80,7 +81,8 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
                     if isinstance(connection.ask(Renew(request.client)), UnknownLease):
                         connection.ask(request)
         finally:
-            connection.ask(Release(request.client))
+            with suppress(TimeoutError):  # a monitor that has ended needs no farewell
+                connection.ask(Release(request.client))
     return 0
 
 
