@@ -86,7 +86,12 @@ CELLS = (
     Cell("uwsgi", "lazy-apps, threads 2", f"{_UWSGI} --ini {EXAMPLES}/uwsgi/lazy.ini", calls=2),
     Cell("uwsgi", "enable-threads, mule", _MULE, monitor=MULE),
     Cell("uwsgi", "enable-threads, attach-daemon2", _DAEMON, monitor=DAEMON2),
-    Cell("uwsgi", "enable-threads, attach-daemon", f"{_ORDERS} --attach-daemon='{{bin}}/aws-shared-monitor run'", monitor=DAEMON1),
+    Cell(
+        "uwsgi",
+        "enable-threads, attach-daemon",
+        f"{_ORDERS} --attach-daemon='exec {{bin}}/aws-shared-monitor run'",
+        monitor=DAEMON1,
+    ),
     Cell("uwsgi", "enable-threads", _ORDERS, event="reload (HUP)"),
     Cell("uwsgi", "enable-threads, mule", _MULE, monitor=MULE, event="reload (HUP)"),
     Cell("uwsgi", "enable-threads, attach-daemon2", _DAEMON, monitor=DAEMON2, event="reload (HUP)"),
