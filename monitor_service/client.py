@@ -40,6 +40,7 @@ class MonitorConnection:
         self._socket.setsockopt(zmq.LINGER, 0)
         encrypt(self._socket, paths.keys)
         self._socket.connect(paths.control_url)
+        self._events: zmq.Socket[bytes] | None = None
         self._seq = 0
 
     def __enter__(self) -> MonitorConnection:
@@ -59,19 +60,27 @@ class MonitorConnection:
                 return answer
         raise TimeoutError(_silence(self.paths, timeout))
 
+    def subscribe(self, timeout: float = 2.0) -> None:
+        """Have `journal` begin with what happens from now on. Raises `TimeoutError`."""
+        self._events = self._context.socket(zmq.SUB)
+        self._events.setsockopt(zmq.LINGER, 0)
+        self._events.subscribe(JOURNAL_TOPIC)
+        self._events.subscribe(HEARTBEAT_TOPIC)
+        encrypt(self._events, self.paths.keys)
+        self._events.connect(self.paths.events_url)
+        # The first heartbeat proves that the subscription is in force.
+        if not self._events.poll(int(timeout * 1000)):
+            raise TimeoutError(_silence(self.paths, timeout))
+
     def journal(self, idle: float) -> Iterator[Journal | None]:
-        """Yield transitions as they happen; None after `idle` seconds without any sign of life from the monitor."""
-        socket = self._context.socket(zmq.SUB)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.subscribe(JOURNAL_TOPIC)
-        socket.subscribe(HEARTBEAT_TOPIC)
-        encrypt(socket, self.paths.keys)
-        socket.connect(self.paths.events_url)
+        """Yield transitions as they happen; None after `idle` seconds without any sign of life from the monitor. After
+        `subscribe`."""
+        assert self._events is not None
         while True:
-            if not socket.poll(int(idle * 1000)):
+            if not self._events.poll(int(idle * 1000)):
                 yield None
                 continue
-            frames = socket.recv_multipart()
+            frames = self._events.recv_multipart()
             if len(frames) == 2:
                 message = decode_body(decode_envelope(frames[1]))
                 if isinstance(message, Journal):

@@ -36,14 +36,21 @@ def status(options: argparse.Namespace) -> int:
 def events(options: argparse.Namespace) -> int:
     """Print transitions until interrupted, or until the monitor has ended."""
     paths = _find(options)
-    document = _document(paths)
-    if paths is None or document is None:
+    if paths is None:
         return EXIT_NO_MONITOR
-    seen = max((entry["at"] for entry in document["journal"]), default=0.0)
-    if options.since_start:
-        for entry in document["journal"]:
-            print(event_line(msgspec.convert(entry, Journal), as_json=options.json), flush=True)
     with MonitorConnection(paths) as connection:
+        try:
+            # Subscribed before what was is asked for: nothing is lost in between.
+            connection.subscribe()
+            answer = connection.ask(StatusRequest())
+        except TimeoutError as error:
+            _complain(str(error))
+            return EXIT_NO_MONITOR
+        entries = answer.document["journal"] if isinstance(answer, Status) else []
+        seen = max((entry["at"] for entry in entries), default=0.0)
+        if options.since_start:
+            for entry in entries:
+                print(event_line(msgspec.convert(entry, Journal), as_json=options.json), flush=True)
         for event in connection.journal(idle=STALE_AFTER):
             if event is None:
                 if _find(options) is None:

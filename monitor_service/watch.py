@@ -66,6 +66,7 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
         say(f"cannot ask the endpoint: {error}")
         return 1
     with MonitorConnection(paths) as connection:
+        connection.subscribe()
         answer = connection.ask(request)
         if not isinstance(answer, Watched):
             say(f"the monitor does not watch it: {answer}")

@@ -79,7 +79,7 @@ def _source_of_password(dsn: str) -> str | None:
     if os.environ.get("PGPASSWORD"):
         return "PGPASSWORD"
     passfile = Path(str(given.get("passfile") or os.environ.get("PGPASSFILE") or Path.home() / ".pgpass"))
-    if passfile.exists():
+    if os.path.exists(passfile):  # Path.exists raises where a directory above may not be entered
         return f"{passfile}, if a line of it fits"
     return f"the service {given['service']!r}, if it has one" if given.get("service") else "nowhere: none is given"
 
