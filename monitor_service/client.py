@@ -92,6 +92,8 @@ def _silence(paths: MonitorPaths, timeout: float) -> str:
     said = f"did not answer within {timeout:g} s"
     if paths.url is not None:
         return f"no monitor at {paths.url} {said}: it may not run, be unreachable, or not admit the keys in {paths.keys}"
+    if not is_held(paths):
+        return f"the monitor in {paths.directory} has ended"
     found = holder(paths)
     if found is None:
         return (

@@ -71,7 +71,7 @@ def drain(options: argparse.Namespace) -> int:
     document = _document(paths)
     if document is None:
         return EXIT_NO_MONITOR
-    print(f"draining: {len(document['leases'])} clients are left", flush=True)
+    print(f"draining; clients left: {len(document['leases'])}", flush=True)
     return _end(paths, DrainRequest(), patience=0.0 if options.no_wait else None)
 
 

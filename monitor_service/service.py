@@ -209,7 +209,7 @@ class Service:
         if not self.draining:
             self.draining = True
             leases = len(self.context.registry.leases)
-            self.context.publisher.journal("monitor", "DRAINING", f"nobody new is served; {leases} clients are left")
+            self.context.publisher.journal("monitor", "DRAINING", f"nobody new is served; clients left: {leases}")
         return Ok()
 
     def _stop_requested(self, request: StopRequest) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_what_by_hand_goes_to_the_background_says_first_that_it_cannot(directory
     done = run(directory, "run", "--detach")
     assert done.returncode == 1
     assert "run chmod 700" in done.stderr
+
+
+def test_the_log_has_one_time_for_lines_and_evidence(start_monitor: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """UTC, wherever the machine is: a verdict's evidence says when the host answered last."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    monitor = start_monitor()
+    began = datetime.strptime(monitor.log.read_text()[:24], "%Y-%m-%d %H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
+    assert abs(datetime.now(timezone.utc) - began) < timedelta(hours=1)
 
 
 def test_a_key_directory_that_cannot_be_made(capsys: pytest.CaptureFixture[str]) -> None:
