@@ -106,7 +106,7 @@ def test_an_address_that_is_taken(start_monitor: Start, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
         monitor = start_monitor("--listen", url, "--keys", str(tmp_path / "keys"), wait=False)
-        assert monitor.process.wait(20) == 1
+        assert monitor.process.wait(60) == 1
     said = monitor.log.read_text()
     assert f"--listen {url}: tcp://127.0.0.1:" in said
     assert "cannot be served: Address already in use" in said
