@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wrapper.cluster import KnownCluster
 from wrapper.conninfo import extract
 from wrapper.drivers import driver_dialect_for
+from wrapper.effects import tell
 from wrapper.errors import AwsWrapperError
 from wrapper.pipeline import PluginReference, parse_plugins, sort_codes
 from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles, apply, chosen_plugins, provider_of
@@ -60,6 +61,7 @@ def _configure(
     driver_dialect = driver_dialect_for(target)
     ours, text = extract(conninfo, is_foreign_to_driver)
     given = merge({**driver_dialect.parse_conninfo(text), **ours}, {name: value for name, _, value in arguments})
+    tell(given)
     profile = DriverConfigurationProfiles.get_profile(given["profile_name"]) if given.get("profile_name") else None
     if profile is not None:
         given = apply(profile, given)

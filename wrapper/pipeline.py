@@ -74,7 +74,7 @@ _REGISTRY: dict[str, Registration] = {
 }
 
 # Codes of the AWS Advanced Python Wrapper that this version does not have yet: refused by name rather than as a typing error.
-_PLANNED = frozenset(
+PLANNED = frozenset(
     {
         "custom_endpoint",
         "read_write_splitting",
@@ -124,7 +124,7 @@ def parse_codes(text: str) -> list[str]:
     for code in codes:
         if code in _REGISTRY or _find_installed(code):
             continue
-        if code in _PLANNED:
+        if code in PLANNED:
             raise AwsWrapperError(
                 f"plugins={text!r}: the plugin {code!r} of the AWS Advanced Python Wrapper does not exist here yet; available: "
                 f"{', '.join(plugin_codes())}"
@@ -300,6 +300,7 @@ class PluginManager:
 
 __all__ = [
     "FORCE_CONNECT",
+    "PLANNED",
     "PluginManager",
     "PluginReference",
     "Registration",
