@@ -60,11 +60,11 @@ class Setting(Struct, frozen=True):
         if value is None:
             return self.default
         try:
-            parsed = self._read(value)
+            return self._read(value)
         except (AttributeError, TypeError, ValueError, OverflowError):
-            text = "(hidden)" if self.secret else repr(value)
-            raise AwsWrapperError(f"{shown or self.name}={text} is not valid: expected {self.allowed()}") from None
-        return parsed
+            pass  # the value may be a secret, and is not to be found in the context of our error either
+        text = "(hidden)" if self.secret else repr(value)
+        raise AwsWrapperError(f"{shown or self.name}={text} is not valid: expected {self.allowed()}")
 
     def _read(self, value: Any) -> Any:
         if self.type is tuple:
