@@ -45,7 +45,8 @@ one another value than its default is told so, once in a process, by a WARNING o
   driver knows. Nothing else reaches it, except time-outs and keepalives, under the driver's own names.
 * **Connection text** is read by libpq's rules. Quote values that hold blanks: `plugins='failover_v2, host_monitoring_v2'`.
 * **Services and the environment** of libpq (`service=…`, `PGSERVICE`, `PGHOST` …) name the endpoint as well as `host` does. What is
-  given wins over a service, a service over the environment. Connects that are made alike take a service as the first of them found it.
+  given wins over a service, a service over the environment. Connects that are made alike take a service as the first of them found
+  it.
 """
 
 

@@ -99,6 +99,10 @@ def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory],
     """Make a plugin available under a code, for all later connections of this process."""
     if not plugin_code or "," in plugin_code or plugin_code != plugin_code.strip():
         raise AwsWrapperError(f"plugin code {plugin_code!r} is not usable: expected text without commas and outer blanks")
+    if not callable(getattr(plugin_factory_class, "get_instance", None)):
+        raise AwsWrapperError(f"plugin {plugin_code}: {plugin_factory_class!r} is no factory class with get_instance")
+    if not isinstance(weight, int):
+        raise AwsWrapperError(f"plugin {plugin_code}: weight={weight!r} is not valid: expected a whole number")
     _REGISTRY[plugin_code] = Registration(plugin_factory_class, weight)
 
 
@@ -189,20 +193,35 @@ def sort_codes(codes: Sequence[_R]) -> list[_R]:
     return [code for _, code in sorted(weighted, key=lambda pair: pair[0])]
 
 
+def _made(factory: type[PluginFactory], service: PluginService, settings: Settings) -> Plugin:
+    plugin = factory.get_instance(service, settings)
+    if not isinstance(plugin, Plugin):
+        raise AwsWrapperError(f"{factory!r}.get_instance returned {plugin!r}: expected a wrapper.Plugin")
+    return plugin
+
+
+def _subscriptions(plugin: Plugin) -> frozenset[str]:
+    names: Any = plugin.subscribed_methods
+    if callable(names) or isinstance(names, str):
+        kind = type(plugin).__qualname__
+        raise AwsWrapperError(f"{kind}.subscribed_methods is not valid: expected a property that returns a set of names")
+    return frozenset(names)
+
+
 class PluginManager:
     """The plugins of one connection and the pipelines that run through them."""
 
     def __init__(self, service: PluginService, settings: Settings, chain: Sequence[PluginReference]) -> None:
         """`chain`: what `parse_plugins` returned, in the order in which it is to run, outermost first."""
-        self.plugins: list[Plugin] = [registration_of(plugin).load().get_instance(service, settings) for plugin in chain]
+        self.plugins = [_made(registration_of(plugin).load(), service, settings) for plugin in chain]
+        self._subscriptions = [_subscriptions(plugin) for plugin in self.plugins]
+        self._all_subscriptions: frozenset[str] = frozenset().union(*self._subscriptions)
         # What the pipelines run for each plugin: itself, unless another one supervises it.
         self._links = self.plugins
         for plugin in self.plugins:
             supervise = getattr(plugin, "supervise", None)
             if supervise is not None:
                 self._links = [supervise(link) for link in self._links]
-        self._subscriptions = [plugin.subscribed_methods for plugin in self.plugins]
-        self._all_subscriptions = frozenset().union(*self._subscriptions)
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         if not self.is_subscribed(method):
@@ -240,7 +259,15 @@ class PluginManager:
 
         def link(plugin: Plugin, rest: Callable[[], Any]) -> Callable[[], Any]:
             run = plugin.connect if pipeline == CONNECT else plugin.force_connect
-            return lambda: run(service.target_driver_func, service.driver_dialect, host_info, props, is_initial_connection, rest)
+
+            def connect() -> Any:
+                found = run(service.target_driver_func, service.driver_dialect, host_info, props, is_initial_connection, rest)
+                if found is None:
+                    culprit = self.plugins[self._links.index(plugin)]
+                    raise AwsWrapperError(f"{type(culprit).__qualname__}.{pipeline} returned no connection")
+                return found
+
+            return connect
 
         run: Callable[[], Any] = end
         for plugin in reversed(self._subscribed(pipeline, skip)):
@@ -278,12 +305,14 @@ class PluginManager:
     def get_host_info_by_strategy(
         self, role: HostRole, strategy: str, host_list: Sequence[HostInfo] | None = None
     ) -> HostInfo | None:
-        """Return the first plugin's choice; None when no plugin knows the strategy."""
+        """Return the first plugin's choice; None when no plugin knows the strategy, or none finds a host by it."""
         for plugin in self._subscribed(GET_HOST_INFO_BY_STRATEGY):
             try:
-                return plugin.get_host_info_by_strategy(role, strategy, host_list)
+                chosen = plugin.get_host_info_by_strategy(role, strategy, host_list)
             except UnsupportedOperationError:
                 continue
+            if chosen is not None:
+                return chosen
         return None
 
     def readers_of_shared_state(self) -> list[Plugin]:
