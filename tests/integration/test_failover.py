@@ -361,10 +361,9 @@ def test_failures_outside_the_chain_are_noticed_by_the_next_call(watched: Connec
     assert instance_of(connection) == aurora.writer.id
 
 
-@pytest.mark.parametrize("kind", [psycopg.ClientCursor, psycopg.RawCursor])
-def test_a_cursor_that_the_application_makes_itself(watched: Connect, aurora: LocalAurora, kind: Any) -> None:
+def test_a_cursor_that_the_application_makes_itself(watched: Connect, aurora: LocalAurora) -> None:
     """As psycopg's documentation does it. Its statements pass the chain by, but it does not stay on a lost connection for ever."""
-    connection = watched()
+    connection, kind = watched(), psycopg.ClientCursor
     cursor = kind(connection)
     assert cursor.execute("SELECT 1").fetchone() == (1,)
     assert cursor.connection is connection
