@@ -174,9 +174,8 @@ def test_a_service_leads_to_an_endpoint_that_is_watched(environment: pytest.Monk
     for service in ("nobodys", "ldap"):  # libpq's to find out
         assert watched(service=service) is None
     environment.delenv("PGSERVICEFILE")
-    assert watched(service="mine") is None
+    assert watched(service="mine", user="nobody") is None
     os.replace(Path.home() / "services", Path.home() / ".pg_service.conf")
-    # Another file with the same arguments is noticed by its name alone.
     assert watched(service="mine", user="u") == ("endpoint.example", 5433)
 
 

@@ -25,7 +25,7 @@ from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycop
 from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError
-from wrapper.hosts import HostInfo, HostRole
+from wrapper.hosts import NO_PORT, HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
 from wrapper.resolver import static_address
 from wrapper.session_state import SessionState
@@ -175,10 +175,10 @@ class PsycopgDialect:
         return target
 
     def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-        given = psycopg_service.expanded(parameters)
-        arguments = {name: value for name, value in given.items() if name != "database"}
-        if "database" in parameters:
-            arguments["dbname"] = parameters["database"]
+        arguments = psycopg_service.expanded(parameters)
+        database = arguments.pop("database", None)
+        if database is not None:
+            arguments["dbname"] = database
         if self.endpoint(parameters) is not None:
             self._add_keepalive_floor(arguments, settings)
         if settings["socket_timeout"] and not psycopg_guard.CAN_LIMIT:
@@ -186,7 +186,9 @@ class PsycopgDialect:
                 f"socket_timeout={settings['socket_timeout']!r} needs psycopg 3.2.11 or newer, not {psycopg.__version__}"
             )
         # A service or the environment comes before our default. libpq wants whole seconds; psycopg raises what is below two.
-        theirs = None if settings.is_given("connect_timeout") else given.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT"))
+        theirs = (
+            None if settings.is_given("connect_timeout") else arguments.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT"))
+        )
         arguments["connect_timeout"] = theirs or math.ceil(settings["connect_timeout"])
         return arguments
 
@@ -195,7 +197,7 @@ class PsycopgDialect:
         if arguments.get("host") != host_info.host:
             arguments.pop("hostaddr", None)
         arguments["host"] = host_info.host
-        if host_info.is_port_specified():
+        if host_info.port != NO_PORT:
             arguments["port"] = host_info.port
         address = static_address(host_info.host)
         if address is not None:
