@@ -26,7 +26,7 @@ def document(service: Service, asker: str) -> dict[str, Any]:
         "version": __version__,
         "pid": os.getpid(),
         "epoch": service.epoch,
-        "mode": "on demand" if service.options.on_demand else "explicit",
+        "mode": service.options.mode,
         "directory": str(service.paths.directory),
         "uptime": round(now - service.started, 3),
         "at": time(),
