@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from datetime import datetime, timezone
 
 import msgspec
@@ -14,6 +15,13 @@ from wrapper.monitor.messages import Journal
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # The attribute of a log record that holds a transition's parts.
 ENTRY = "journal_entry"
+
+
+class TextFormatter(logging.Formatter):
+    """One line per event, in UTC: so are the times in the evidence, and in what `events` prints."""
+
+    converter = staticmethod(time.gmtime)
+    default_msec_format = "%s.%03dZ"
 
 
 class JsonFormatter(logging.Formatter):
@@ -37,5 +45,5 @@ class JsonFormatter(logging.Formatter):
 def configure(level: str, style: str) -> None:
     """Log to standard error. `style`: `text` or `json`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else logging.Formatter(TEXT))
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter(TEXT))
     logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -169,8 +169,15 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
             "",
             (
                 "integration/test_handover.py::test_a_hand_over_is_noticed_by_nobody",
+                "integration/test_handover.py::test_the_next_monitor_is_told_what_failed_before_it",
                 "unit/test_new_epoch.py::test_what_is_kept",
             ),
+        ),
+        Fault(
+            "its directory is removed, as temp directories are swept",
+            "nothing; it ends, and the workers make the directory and a monitor anew",
+            "",
+            ("integration/test_handover.py::test_a_removed_directory_is_made_again",),
         ),
         Fault(
             "two versions on one machine",
@@ -181,7 +188,16 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
     ),
     "The machine": (
         Fault(
-            "the monitor has no descriptors left",
+            "more workers than the monitor has descriptors for",
+            "nothing; those that are too many are refused, work without it, and are watched once there is room",
+            "7.5 s after there is",
+            (
+                "monitor/test_limits.py::test_more_workers_than_descriptors_end_no_monitor",
+                "integration/test_scarcity.py::test_a_worker_that_is_one_too_many_is_watched_when_there_is_room",
+            ),
+        ),
+        Fault(
+            "the monitor's limit of descriptors is lowered under it",
             "nothing; it says so, blames no host, and opens its sessions when there is room. A worker that connects to it then "
             "makes the ZeroMQ library end its process: like a killed one, it is replaced",
             "the next probe",

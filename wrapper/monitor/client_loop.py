@@ -49,6 +49,7 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
+from wrapper.monitor.parts import Joiner
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
 from wrapper.monitor.threads import seconds_held, waits_so_far
 
@@ -66,6 +67,7 @@ _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
 _HIGH_WATER_MARK = 1000
+_KNOCK_AGAIN = 5.0
 # Other threads kept this one from running for so long.
 _HELD = 0.5
 
@@ -101,6 +103,9 @@ class ClientLoop:
         # Whether this thread was found to wait too long for the interpreter: see `seconds_held`.
         self.is_held = False
         self.refused = ""
+        self.joiner = Joiner()
+        self.knock_at = math.inf  # when to connect again to a monitor that did not admit us
+        self.was_told = False
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
 
@@ -135,11 +140,12 @@ class ClientLoop:
         # Without a monitor nothing may queue up for the next one.
         self.control.setsockopt(zmq.IMMEDIATE, 1)
         self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
-        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED)
+        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self.gate = self.events.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self.control.connect(self.paths.control_url)
         self.events.connect(self.paths.events_url)
         self.poller = zmq.Poller()
-        for source in (self.control, self.events, self.link, self.client.wake_fd):
+        for source in (self.control, self.events, self.link, self.gate, self.client.wake_fd):
             self.poller.register(source, zmq.POLLIN)
         for key in self.client.watches:
             self.unanswered[key] = 0.0
@@ -176,7 +182,7 @@ class ClientLoop:
             )
 
     def _next_timer(self, now: float) -> float:
-        times = [self.renew_at, now + STALE_AFTER, *self.unanswered.values()]
+        times = [self.renew_at, self.knock_at, now + STALE_AFTER, *self.unanswered.values()]
         if self.needs_snapshot:
             times.append(self.snapshot_at)
         if any(health.is_failing for cluster in self.client.state.clusters.values() for health in cluster.health.values()):
@@ -194,6 +200,28 @@ class ClientLoop:
                 self._disconnected()
             elif event == zmq.EVENT_CONNECTED:
                 self._ask_again()
+            else:
+                self._not_admitted()
+        while self.gate.poll(0):
+            recv_monitor_message(self.gate)
+            self._not_admitted()
+
+    def _not_admitted(self) -> None:
+        """The monitor lets nobody else in, or not this user. ZeroMQ does not try again by itself."""
+        if self.knock_at == math.inf:
+            self.knock_at = time.monotonic() + chance.uniform(0.5, 1.5) * _KNOCK_AGAIN
+            logger.log(
+                logging.DEBUG if self.was_told else logging.WARNING,
+                "the shared monitor in %s admits no connection of this process: its log says why; working without it",
+                self.paths.directory,
+            )
+            self.was_told = True
+
+    def _knock(self) -> None:
+        self.knock_at = math.inf
+        for sock, url in ((self.control, self.paths.control_url), (self.events, self.paths.events_url)):
+            sock.disconnect(url)
+            sock.connect(url)
 
     def _disconnected(self) -> None:
         """The monitor is gone: known at once, without waiting for heartbeats to stop."""
@@ -245,7 +273,9 @@ class ClientLoop:
     def _read_control(self) -> None:
         while _has_message(self.control):
             try:
-                envelope = decode_envelope(self.control.recv(zmq.NOBLOCK))
+                envelope = self.joiner.envelope(self.control.recv(zmq.NOBLOCK))
+                if envelope is None:
+                    continue
                 message = decode_body(envelope)
             except Garbage:
                 self.garbage += 1
@@ -333,6 +363,8 @@ class ClientLoop:
                 counts[handle.key] = counts.get(handle.key, 0) + 1
         if self.unanswered:
             self.busy_at = now
+        if now >= self.knock_at:
+            self._knock()
         self._tighten()
         if counts != self.counts:
             # Soon, so that the others know how many would move; but once for a whole pool of connections.
