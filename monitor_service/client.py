@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,8 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
-from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate
+from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate, named_owner
+from wrapper.monitor.peer import PeerCheck, guard
 
 
 class NoMonitorError(Exception):
@@ -31,16 +33,38 @@ class NoMonitorError(Exception):
 
 
 class MonitorConnection:
-    """A control connection to one monitor. Use it as a context manager."""
+    """A control connection to one monitor. Use it as a context manager. `has_login`: a login will be sent, so that nobody else's
+    monitor will do than that of `paths.owner`."""
 
-    def __init__(self, paths: MonitorPaths) -> None:
+    def __init__(self, paths: MonitorPaths, *, has_login: bool = False) -> None:
         self.paths = paths
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        encrypt(self._socket, paths.keys)
+        self._peers = PeerCheck(self._context, paths) if has_login else None
+        self._socket = self._made(zmq.DEALER)
         self._socket.connect(paths.control_url)
         self._seq = 0
+
+    def _made(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        if self._peers is not None:
+            guard(socket)
+        encrypt(socket, self.paths.keys)
+        return socket
+
+    def _wait(self, socket: zmq.Socket[bytes], timeout: float) -> bool:
+        """Whether there is something to receive within `timeout` seconds."""
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        if self._peers is not None:
+            poller.register(self._peers.socket, zmq.POLLIN)
+        deadline = time.monotonic() + timeout
+        while True:
+            ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))
+            if self._peers is not None:
+                self._peers.answer()
+            if socket in ready or not ready:
+                return socket in ready
 
     def __enter__(self) -> MonitorConnection:
         return self
@@ -52,7 +76,7 @@ class MonitorConnection:
         """Return the answer to a request. Raises `TimeoutError`."""
         self._seq += 1
         self._socket.send(encode(message, seq=self._seq))
-        while self._socket.poll(int(timeout * 1000)):
+        while self._wait(self._socket, timeout):
             envelope = decode_envelope(self._socket.recv())
             answer = decode_body(envelope)
             if envelope.seq == self._seq and answer is not None:
@@ -64,14 +88,12 @@ class MonitorConnection:
 
     def journal(self, idle: float) -> Iterator[Journal | None]:
         """Yield transitions as they happen; None after `idle` seconds without any sign of life from the monitor."""
-        socket = self._context.socket(zmq.SUB)
-        socket.setsockopt(zmq.LINGER, 0)
+        socket = self._made(zmq.SUB)
         socket.subscribe(JOURNAL_TOPIC)
         socket.subscribe(HEARTBEAT_TOPIC)
-        encrypt(socket, self.paths.keys)
         socket.connect(self.paths.events_url)
         while True:
-            if not socket.poll(int(idle * 1000)):
+            if not self._wait(socket, idle):
                 yield None
                 continue
             frames = socket.recv_multipart()
@@ -91,7 +113,7 @@ def find(directory: Path | None) -> MonitorPaths:
         return locate()
     looked = [directory] if directory is not None else candidates()
     for one in looked:
-        paths = MonitorPaths(one)
+        paths = MonitorPaths(one, owner=named_owner())
         if is_held(paths):
             return paths
     places = ", ".join(str(one) for one in looked)

@@ -46,6 +46,8 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
+from wrapper.monitor.paths import prepare
+from wrapper.monitor.peer import PeerCheck, guard
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
 from wrapper.monitor.threads import seconds_held, waits_so_far
 
@@ -120,6 +122,7 @@ class ClientLoop:
             self.client.loop_ended(self)
 
     def _open(self, context: zmq.Context[Any]) -> None:
+        self.peers = PeerCheck(context, self.paths)
         self.control = context.socket(zmq.DEALER)
         self.events = context.socket(zmq.SUB)
         for sock in (self.control, self.events):
@@ -128,15 +131,17 @@ class ClientLoop:
             sock.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
             sock.setsockopt(zmq.RECONNECT_IVL, 20)
             sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+            guard(sock)
             encrypt(sock, self.paths.keys)
         # Without a monitor nothing may queue up for the next one.
         self.control.setsockopt(zmq.IMMEDIATE, 1)
         self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
-        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED)
+        # Not EVENT_CONNECTED: what is sent before both sides have agreed is refused, and asked for again half a second later.
+        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self.control.connect(self.paths.control_url)
         self.events.connect(self.paths.events_url)
         self.poller = zmq.Poller()
-        for source in (self.control, self.events, self.link, self.client.wake_fd):
+        for source in (self.control, self.events, self.link, self.peers.socket, self.client.wake_fd):
             self.poller.register(source, zmq.POLLIN)
         for key in self.client.watches:
             self.unanswered[key] = 0.0
@@ -149,6 +154,7 @@ class ClientLoop:
             os.eventfd_read(self.client.wake_fd)
         except BlockingIOError:
             pass
+        self.peers.answer()
         self._read_link()
         self._read_events()
         self._read_control()
@@ -190,7 +196,7 @@ class ClientLoop:
             event = recv_monitor_message(self.link)["event"]
             if event == zmq.EVENT_DISCONNECTED:
                 self._disconnected()
-            elif event == zmq.EVENT_CONNECTED:
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._ask_again()
 
     def _disconnected(self) -> None:
@@ -374,6 +380,8 @@ class ClientLoop:
             return
         self.start_pause = min(self.start_pause * 2, _LONGEST_START_PAUSE)
         try:
+            # Whoever cleans up the temp directory may have removed ours.
+            prepare(self.paths.directory)
             if start_monitor(self.paths):
                 logger.info("started a shared monitor in %s", self.paths.directory)
         except Exception as error:  # noqa: BLE001  whatever keeps it from starting, the process works without

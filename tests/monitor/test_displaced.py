@@ -1,0 +1,169 @@
+"""A directory that was cleaned away while workers use it: who takes the monitor's place hears nothing, and a new one is made."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .harness import REPOSITORY, exists, run
+from .servers import eventually
+from .users import ALICE, BOB, as_user, python
+
+CANARY = "c4nary-of-alice"
+
+# A worker with a login. Says when it hears a monitor; ends with its input.
+WORKER = """
+import json, logging, sys, threading, time
+logging.basicConfig(level="WARNING", format="%(message)s")
+from wrapper.monitor.messages import Offer, Settings, Watch, WatchRequest
+from wrapper.monitor.process import current_client
+from wrapper.monitor.state import Topology
+client = current_client(sys.argv[1])
+watch = Watch("postgresql", "127.255.0.9", 5432)
+login = Offer({"user": "a", "password": sys.argv[2]})
+request = WatchRequest(client.identity, watch, "pg", "psycopg", Settings(), Topology(), login)
+client.watches[watch.key] = request
+client.start()
+def tell():
+    was = None
+    while True:
+        now = client.is_live and bool(client.state.confirmed), client.state.epoch
+        if now != was:
+            print(json.dumps(now), flush=True)
+            was = now
+        time.sleep(0.01)
+threading.Thread(target=tell, daemon=True).start()
+sys.stdin.read()
+"""
+
+# Serves both sockets of a directory of its own, and writes down all that it is sent. It says that everything is well.
+IMPOSTOR = """
+import os, sys, zmq
+from wrapper.monitor.messages import *
+directory, log = sys.argv[1], open(sys.argv[2], "ab", buffering=0)
+os.umask(0)
+os.mkdir(directory, 0o777)
+context = zmq.Context()
+control, events = context.socket(zmq.ROUTER), context.socket(zmq.XPUB)
+events.setsockopt(zmq.XPUB_WELCOME_MSG, HEARTBEAT_TOPIC.encode())
+control.bind(f"ipc://{directory}/control-1.sock")
+events.bind(f"ipc://{directory}/events-1.sock")
+log.write(b"listening\\n")
+while True:
+    events.send_multipart([HEARTBEAT_TOPIC.encode(), encode(Heartbeat(0.0, 1, {}), epoch=1 << 40, topic=HEARTBEAT_TOPIC, seq=1)])
+    for socket in (control, events):
+        if socket.poll(50):
+            log.write(b"heard " + b" ".join(socket.recv_multipart()) + b"\\n")
+"""
+
+ASKER = """
+import sys
+from pathlib import Path
+from monitor_service.client import MonitorConnection
+from wrapper.monitor.messages import StatusRequest
+from wrapper.monitor.paths import MonitorPaths
+with MonitorConnection(MonitorPaths(Path(sys.argv[1])), has_login=True) as connection:
+    try:
+        connection.ask(StatusRequest(), timeout=0.5)
+    except TimeoutError:
+        print("no answer", file=sys.stderr)
+"""
+
+
+@contextmanager
+def running(uid: int, program: str, *arguments: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    settings = as_user(uid)
+    settings["env"] |= {"TMPDIR": str(directory)}
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen([python(), "-c", program, *arguments], text=True, **streams, **settings)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A directory like /tmp: anybody may make entries, and remove his own."""
+    with tempfile.TemporaryDirectory(prefix="tmp-") as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
+
+
+def says(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
+def test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place(temporary: Path) -> None:
+    ours = temporary / f"aws-shared-monitor-{ALICE}"
+    log = temporary / "heard"
+    log.touch()
+    log.chmod(0o666)
+    with running(ALICE, WORKER, "attach", CANARY, directory=temporary) as worker:
+        assert says(worker) == [False, 0]
+        eventually(ours.is_dir, "the directory")
+        # Somebody cleans up what seems to be unused, and a stranger is quick.
+        ours.rmdir()
+        with running(BOB, IMPOSTOR, str(ours), str(log), directory=temporary):
+            eventually(lambda: "listening" in log.read_text(), "the impostor to listen", timeout=30)
+            assert worker.stderr is not None
+            line = worker.stderr.readline()
+            assert (
+                line == f"what listens in {ours} is of uid {BOB}, not of uid {ALICE}: nothing is sent to it; "
+                "working without the shared monitor\n"
+            )
+            # The command line, which sends a login as well.
+            done = subprocess.run(
+                [python(), "-c", ASKER, str(ours)], capture_output=True, text=True, timeout=30, check=False, **as_user(ALICE)
+            )
+            assert done.stderr.splitlines() == [line.strip(), "no answer"]
+        rest, log_of_worker = worker.communicate(timeout=30)
+        assert rest == "", "the impostor was taken for a monitor"
+        assert log_of_worker == "", "it says so once"
+    assert "heard" not in log.read_text()
+    assert CANARY not in log.read_text()
+
+
+def test_a_directory_that_was_cleaned_away_is_made_again(directory: Path) -> None:
+    ours = directory / "d"
+    environment = {**os.environ, "AWS_WRAPPER_MONITOR_DIR": str(ours)}
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, "auto", CANARY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env=environment,
+    )
+
+    def watched_by_another(epoch: int) -> int:
+        while not (said := says(worker))[0] or said[1] <= epoch:
+            pass
+        return int(said[1])
+
+    def status() -> dict[str, Any]:
+        return dict(json.loads(run(ours, "status", "--json").stdout))
+
+    try:
+        first = watched_by_another(0)
+        old = status()["pid"]
+        shutil.rmtree(ours)
+        assert watched_by_another(first) > first
+        assert status()["pid"] != old
+        eventually(lambda: not exists(old), "the monitor without a directory to end")
+    finally:
+        worker.communicate()
+        run(ours, "stop")
+    assert worker.returncode == 0
