@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -15,11 +16,11 @@ import zmq
 from monitor_service.cli import main
 from monitor_service.client import MonitorConnection
 from monitor_service.gate import Rules
-from wrapper.monitor.messages import Message, Offer, Refused, StatusRequest, StopRequest, Watched
+from wrapper.monitor.messages import Message, Offer, Refused, Renew, StatusRequest, StopRequest, Watched, encode
 from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url, locate
 from wrapper.monitor.state import Topology, TopologyHost
 
-from .harness import REPOSITORY, MonitorProcess, worker
+from .harness import REPOSITORY, MonitorProcess, run, worker
 from .servers import Server, eventually
 
 Start = Callable[..., MonitorProcess]
@@ -78,6 +79,45 @@ def test_tcp_is_refused_without_keys(start_monitor: Start, arguments: list[str],
     monitor = start_monitor(*arguments, wait=False)
     assert monitor.process.wait(20) == 1
     assert expected in monitor.log.read_text()
+
+
+def test_what_a_client_makes_up_is_its_own_trouble(monitor: MonitorProcess, server: Server) -> None:
+    with worker(monitor.paths) as one, worker(monitor.paths) as other:
+        topic = one.watch(server)
+        other.watch(server)
+        for two in (one, other):
+            # Alone each could be sent on, their sum could not.
+            two.control.send(encode(Renew(two.client, {server.key: 2**64 - 1}), seq=0))
+        for at in (math.nan, math.inf, -math.inf):
+            one.report(topic, server, at=at)
+        forged = "x\n2026-01-01 INFO forged \x1b[2J"
+        refused = one.ask(one.request(server, seed=Topology(hosts=(TopologyHost(forged, 5432),))))
+        assert isinstance(refused, Refused)
+        assert "is not an endpoint" in refused.reason
+        # Two clusters of one `cluster_id`, which is told.
+        assert isinstance(one.ask(one.request(server, cluster_id=forged)), Watched)
+        nowhere = Topology(hosts=(TopologyHost("nowhere.invalid", 5432),))
+        assert isinstance(one.ask(one.request(server, endpoint="nowhere.invalid", cluster_id=forged, seed=nowhere)), Watched)
+        eventually(lambda: one.status()["counters"].get("garbage") == 2, "the counts that nobody can have to be dropped")
+        at = one.report(topic, server)
+        one.until(lambda: (one.cluster(topic).writer_proved_at or 0) > at, "a proof after all that")
+        assert "failed requests" not in one.status()["counters"]
+        page = run(monitor.paths.directory, "status").stdout
+    log = monitor.log.read_text()
+    assert "forged \\x1b[2J" in page
+    assert " SPLIT: " in log
+    for text in (page, log):
+        assert "\x1b" not in text
+        assert not [line for line in text.splitlines() if line.startswith("2026-01-01")]
+
+
+def test_a_subscription_is_short(monitor: MonitorProcess) -> None:
+    with worker(monitor.paths) as one, worker(monitor.paths) as other:
+        link = other.events.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        other.events.subscribe("x" * 2000)
+        assert link.poll(10_000), "whoever asks for more is cut off"
+        beats = one.beats
+        one.until(lambda: one.beats > beats, "a heartbeat for everybody else")
 
 
 # -- admission -----------------------------------------------------------------------------------------------------------------
