@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -16,11 +19,12 @@ import zmq
 from monitor_service.cli import main
 from monitor_service.client import MonitorConnection
 from monitor_service.gate import Rules
+from wrapper.monitor.launch import is_served
 from wrapper.monitor.messages import Message, Offer, Refused, Renew, StatusRequest, StopRequest, Watched, encode
 from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url, locate
 from wrapper.monitor.state import Topology, TopologyHost
 
-from .harness import REPOSITORY, MonitorProcess, run, worker
+from .harness import REPOSITORY, MonitorProcess, command, run, worker
 from .servers import Server, eventually
 
 Start = Callable[..., MonitorProcess]
@@ -225,11 +229,42 @@ def test_keys_that_others_can_read_are_not_used(tmp_path: Path, monkeypatch: pyt
 # -- the process ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_monitor_leaves_no_core(start_monitor: Start) -> None:
-    monitor = start_monitor()
-    limits = Path(f"/proc/{monitor.pid}/limits").read_text()
-    (core,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
-    assert core.split()[4:6] == ["0", "0"]
+def cores_are_allowed() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+@pytest.mark.parametrize("option", ["", "--dumpable"])
+def test_a_crashed_monitor_leaves_no_core(option: str, directory: Path, tmp_path: Path) -> None:
+    paths = MonitorPaths(directory)
+    with (tmp_path / "log").open("wb") as log:
+        monitor = subprocess.Popen(
+            [*command("run", "--directory", str(directory)), *option.split()],
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            preexec_fn=cores_are_allowed,
+        )
+    try:
+        eventually(lambda: is_served(paths), "the monitor to serve")
+    finally:
+        monitor.send_signal(signal.SIGSEGV)
+        _, status = os.waitpid(monitor.pid, 0)
+        monitor.returncode = os.waitstatus_to_exitcode(status)
+    assert monitor.returncode == -signal.SIGSEGV
+    if option:
+        # Where this machine makes any core files: what the other case has to prevent.
+        if not os.WCOREDUMP(status):
+            pytest.skip("no process of this machine leaves a core")
+        for core in tmp_path.glob("core*"):
+            core.unlink()
+    else:
+        assert not os.WCOREDUMP(status)
+        assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_monitor_is_closed_to_debuggers() -> None:
     program = (
         "import ctypes; from monitor_service.process import keep_memory_private\n"
         "libc = ctypes.CDLL(None); before = libc.prctl(3, 0, 0, 0, 0)\n"
