@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,9 +20,10 @@ import zmq
 from monitor_service.cli import main
 from monitor_service.client import MonitorConnection
 from monitor_service.gate import Rules
+from monitor_service.keys import serve_encrypted
 from wrapper.monitor.launch import is_served
 from wrapper.monitor.messages import Message, Offer, Refused, Renew, StatusRequest, StopRequest, Watched, encode
-from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url, locate
+from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url, locate, prepare
 from wrapper.monitor.state import Topology, TopologyHost
 
 from .harness import REPOSITORY, MonitorProcess, command, run, worker
@@ -124,6 +126,54 @@ def test_a_subscription_is_short(monitor: MonitorProcess) -> None:
         one.until(lambda: one.beats > beats, "a heartbeat for everybody else")
 
 
+# -- the directory -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "shared", "trouble"),
+    [
+        (0o700, False, None),
+        (0o2750, True, None),
+        (0o700, True, None),
+        (0o710, False, "has mode 0710"),
+        (0o701, False, "has mode 0701"),
+        (0o1777, False, "has mode 1777"),
+        (0o2770, True, "has mode 2770"),
+        (0o2751, True, "has mode 2751"),
+    ],
+)
+def test_a_directory_that_others_can_reach_is_not_used(
+    mode: int, shared: bool, trouble: str | None, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
+    if shared:
+        monkeypatch.setenv("AWS_WRAPPER_MONITOR_OWNER", str(os.getuid()))
+    directory.chmod(mode)
+    if trouble is None:
+        assert locate().directory == directory
+    else:
+        with pytest.raises(MonitorDirectoryError, match=f"{trouble}; others could reach the monitor: run chmod "):
+            locate()
+
+
+def test_a_link_to_a_directory_is_not_used(directory: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    with pytest.raises(MonitorDirectoryError, match="is not a directory; remove it"):
+        prepare(link)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away takes root")
+def test_a_directory_of_somebody_else_is_not_used(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(directory, 23001, -1)
+    with pytest.raises(MonitorDirectoryError, match="belongs to uid 23001, not to uid 0"):
+        prepare(directory)
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_OWNER", "23001")
+    assert locate().owner == 23001
+    assert not locate().may_start
+
+
 # -- admission -----------------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +254,31 @@ def test_tcp_serves_the_keys_it_knows_and_nobody_else(
     with worker(monitor.paths) as local:
         eventually(lambda: local.status()["counters"].get("refused peers", 0) >= 1, "the unknown key to be counted")
         assert len(local.status()["clusters"]) == 2, "its own user sees all"
+
+
+def test_a_worker_speaks_to_nobody_who_lacks_the_monitors_key(tmp_path: Path) -> None:
+    keys, strange = tmp_path / "keys", tmp_path / "strange"
+    for directory in (keys, strange):
+        assert main(["keys", str(directory), "app"]) == 0
+    url, handout = free_url(), keys / "handout" / "app"
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        # Without a handler of ZAP, it lets every key in.
+        with context.socket(zmq.ROUTER) as impostor:
+            serve_encrypted(impostor, strange)
+            impostor.bind(url)
+            with MonitorConnection(MonitorPaths(handout, url, handout), has_login=True) as connection:
+                with pytest.raises(TimeoutError):
+                    connection.ask(StatusRequest(), timeout=0.5)
+                assert not impostor.poll(0)
+            # With the right key it hears what it is sent.
+            shutil.copy(strange / "server.key", handout / "server.key")
+            with MonitorConnection(MonitorPaths(handout, url, handout), has_login=True) as connection:
+                with pytest.raises(TimeoutError):
+                    connection.ask(StatusRequest(), timeout=0.1)
+                assert impostor.poll(10_000)
+    finally:
+        context.destroy(linger=0)
 
 
 def test_keys_that_others_can_read_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
