@@ -1,9 +1,7 @@
 """What holds for all tests."""
 
-from __future__ import annotations
+from hypothesis import HealthCheck, settings
 
-import hypothesis
-
-# An example that takes long tells of the machine, not of the code.
-hypothesis.settings.register_profile("machine", deadline=None)
-hypothesis.settings.load_profile("machine")
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wrapper.chance import chance
@@ -14,8 +14,9 @@ from wrapper.dialects import DIALECTS
 from wrapper.dialects.base import InstanceTemplate
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
-from wrapper.hosts import HostAvailability, HostInfo, HostRole, host_key, split_host_key
+from wrapper.hosts import NO_PORT, HostAvailability, HostInfo, HostRole, host_key, split_host_key
 from wrapper.monitor.client import MonitorClient
+from wrapper.monitor.generation import GENERATION
 from wrapper.monitor.messages import Settings as WatchSettings
 from wrapper.monitor.messages import Watch
 from wrapper.monitor.process import current_client
@@ -24,6 +25,16 @@ from wrapper.monitor.state import ClusterState, HostHealth, TopologyHost
 from wrapper.resolver import static_address
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What there was to see at a generation of the shared state: `views` and `local` as in `KnownCluster`."""
+
+    generation: int
+    client: MonitorClient
+    views: tuple[ClusterState, ...] = ()
+    local: ClusterState | None = None
 
 
 class KnownCluster:
@@ -52,8 +63,12 @@ class KnownCluster:
         self.template = self._instance_template()
         self.watch_settings = self._watch_settings()
         self.login_overrides = self._login_overrides(driver_dialect)
-        # The hosts, and the state that they were made of.
-        self._hosts: tuple[ClusterState | None, tuple[HostInfo, ...]] = (None, ())
+        # The endpoint, as a host and as text.
+        self.initial_host = None if self.watch is None else HostInfo(self.watch.host, self.watch.port)
+        self.url = "" if self.watch is None else f"{self.watch.host}:{self.watch.port}"
+        self._seen: _Seen | None = None
+        # The hosts by key, and the state that they were made of.
+        self._hosts: tuple[ClusterState | None, Mapping[str, HostInfo]] = (None, {})
 
     def _watch_settings(self) -> WatchSettings:
         return WatchSettings(
@@ -92,25 +107,43 @@ class KnownCluster:
     @property
     def client(self) -> MonitorClient:
         """This process's client of the shared monitor."""
-        return current_client(self._settings["monitor_mode"])
+        return self._look().client
+
+    def _look(self) -> _Seen:
+        """Look again if there may be anything new. A connect asks for this many times over, mostly without any news since the last
+        one; a forked child finds another generation too."""
+        seen = self._seen
+        if seen is None or seen.generation != GENERATION[0]:
+            seen = self._seen = self._look_again()
+        return seen
+
+    def _look_again(self) -> _Seen:
+        client = current_client(self._settings["monitor_mode"])
+        # Read before what it stands for, so that what is remembered is never older than it says.
+        generation = GENERATION[0]
+        if self.watch is None or not self.is_followed:
+            return _Seen(generation, client)
+        views = tuple(within(view, self.accessible_regions) for view in client.views(self.watch))
+        return _Seen(generation, client, views, client.own_view(self.watch))
 
     @property
-    def views(self) -> list[ClusterState]:
+    def views(self) -> tuple[ClusterState, ...]:
         """What the monitor and this process know, one state each."""
-        if self.watch is None or not self.is_followed:
-            return []
-        return [within(view, self.accessible_regions) for view in self.client.views(self.watch)]
+        return self._look().views
 
     @property
     def state(self) -> ClusterState | None:
-        """The best knowledge."""
-        found = self.client.cluster(self.watch) if self.watch is not None and self.is_followed else None
-        return None if found is None else within(found, self.accessible_regions)
+        """The best knowledge: the monitor's while it lives and has heard of the hosts, or this process knows nothing."""
+        seen = self._look()
+        views = seen.views
+        if len(views) == 2 and (not views[0].health or not seen.client.is_live):
+            return max(views, key=lambda view: view.writer_proved_at or float("-inf"))
+        return views[0] if views else None
 
     @property
     def local(self) -> ClusterState | None:
-        """What sessions of this process learned."""
-        return self.client.own_view(self.watch) if self.watch is not None and self.is_followed else None
+        """What sessions of this process learned, in all regions."""
+        return self._look().local
 
     def learn(self, state: ClusterState) -> None:
         """Keep what a session of this process found out."""
@@ -132,12 +165,15 @@ class KnownCluster:
 
     def key(self, host: HostInfo) -> str:
         """The key of a host's health; the cluster's own port where the host names none."""
-        return host.key if host.is_port_specified() else host_key(host.host, self.default_port)
+        return host_key(host.host, self.default_port if host.port == NO_PORT else host.port)
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether any host is marked, which is seldom."""
+        return bool(BOOK)
 
     def mark(self, aliases: Iterable[str], found: HostAvailability) -> None:
         """Note for the whole process whether the hosts with these `host:port` texts are worth connecting to."""
-        if found is HostAvailability.AVAILABLE and not BOOK:
-            return  # nothing to take back, as nearly always
         for alias in aliases:
             host, _, port = alias.rpartition(":")
             BOOK.mark(host_key(host, int(port)) if host else host_key(alias, self.default_port), found, time.monotonic())
@@ -163,13 +199,15 @@ class KnownCluster:
     def hosts(self) -> tuple[HostInfo, ...]:
         """Every member, the writer as it proved itself; empty while nothing is known."""
         state = self.state
-        if state is None:
-            return ()
+        return () if state is None else tuple(self.hosts_by_key(state).values())
+
+    def hosts_by_key(self, state: ClusterState) -> Mapping[str, HostInfo]:
+        """Return every member as a state knows it."""
         # Marks fade with time; without any, the same state means the same hosts.
         made_of, hosts = self._hosts
         is_marked = bool(BOOK)
         if made_of is not state or is_marked:
-            hosts = tuple(self.host_info(state, member) for member in state.topology.hosts)
+            hosts = {member.key: self.host_info(state, member) for member in state.topology.hosts}
             # Another thread may mark a host, or take a mark back, meanwhile.
             self._hosts = (None if is_marked or BOOK else state, hosts)
         return hosts

@@ -45,7 +45,7 @@ def configuration_of(target: Callable[..., Any] | None, conninfo: str, keywords:
     """Return the configuration of a connection. Raises `AwsWrapperError` for a parameter that is unknown or not valid."""
     # An application opens many connections in the same way: most of what opening one costs us is spared by remembering. Equal
     # values of different types do not mean the same (1 and True), hence the types.
-    arguments = tuple((name, type(value), value) for name, value in keywords.items())
+    arguments = tuple([(name, type(value), value) for name, value in keywords.items()])
     try:
         hash((target, arguments))
     except TypeError:

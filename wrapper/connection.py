@@ -132,7 +132,8 @@ class AwsWrapperConnection:
         connection = service.connect(host_info, dict(service.parameters))
         wrapper = service.driver_dialect.wrapper_class()(service, connection)
         try:
-            if service.physical(connection) is not None and service.manager.plugins:
+            physical = service.physical(connection)
+            if physical is not None and not physical.is_introduced:
                 service.introduce(connection, needs_role=False)
             service.manager.notify_connection_changed({ConnectionEvent.INITIAL_CONNECTION})
             service.notice_host_list()

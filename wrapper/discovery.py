@@ -88,15 +88,13 @@ class Discovery:
         """Tell the host without asking it; return whether that was possible. It is not where the role contradicts what is known."""
         host = physical.host_info
         reported = self._driver.reported_role(connection)
-        listed = state.topology.member(host.key)
-        if listed is None:
+        known = self._cluster.hosts_by_key(state).get(host.key)
+        if known is None:
             # A cluster endpoint or an alias: the address may say which member it led to. The role must fit, because names move.
             address = self._driver.peer_address(connection)
             known = None if address is None else self._cluster.host_at(state, address, host.port)
-        else:
-            known = self._cluster.host_info(state, listed)
-            if reported is None and not needs_role and known.role is not HostRole.UNKNOWN:
-                reported = known.role
+        elif reported is None and not needs_role and known.role is not HostRole.UNKNOWN:
+            reported = known.role
         if known is None or known.role is not reported:
             return False
         physical.host_info = known
@@ -164,8 +162,12 @@ class Discovery:
         assert self._cluster.watch is not None
         assert local is not None
         overrides = self._cluster.login_overrides
-        # A pooled connection may have been opened with an older one.
-        password = {name: value for name, value in physical.arguments.items() if name == "password"}
+
+        def offer() -> Offer:
+            # A pooled connection may have been opened with an older one.
+            password = {name: value for name, value in physical.arguments.items() if name == "password"}
+            return Offer({**self._driver.login_values(connection), **password, **overrides})
+
         self._cluster.client.watch(
             self._cluster.watch,
             self.dialect.code,
@@ -173,7 +175,7 @@ class Discovery:
             self._cluster.watch_settings,
             within(local, self._cluster.accessible_regions).topology,
             (physical.arguments, overrides),
-            lambda: Offer({**self._driver.login_values(connection), **password, **overrides}),
+            offer,
         )
 
     # -- asking ----------------------------------------------------------------------------------------------------------------

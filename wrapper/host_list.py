@@ -109,6 +109,8 @@ class AllowedAndBlockedHosts:
 
     def permitted(self, hosts: tuple[HostInfo, ...]) -> tuple[HostInfo, ...]:
         """Return the hosts that connections may go to."""
+        if self.allowed_host_ids is None and self.blocked_host_ids is None:
+            return hosts
         return tuple(
             host
             for host in hosts

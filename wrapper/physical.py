@@ -35,12 +35,13 @@ _IDLE_HANDLE = "_idle_handle"
 class Physical:
     """What is kept about a physical connection.
 
-    `arguments`: what it was asked for with, a password among them. `proxy`: what a pool returned around it, None for a connection
-    of our own. `is_introduced`: it is known which host it leads to, and the monitor was told. `pristine`: its session state when it
-    was opened, `last`: when it was given up. `failed`: the guard at the driver's I/O point saw it fail. `pid`: the process that
-    opened it.
+    `reference`: ends this record with the connection. `arguments`: what it was asked for with, a password among them. `proxy`: what
+    a pool returned around it, None for a connection of our own. `is_introduced`: it is known which host it leads to, and the
+    monitor was told. `pristine`: its session state when it was opened, `last`: when it was given up. `failed`: the guard at the
+    driver's I/O point saw it fail. `pid`: the process that opened it.
     """
 
+    reference: weakref.ref[Any]
     host_info: HostInfo
     handle: Handle | None
     opened_at: float
@@ -73,11 +74,12 @@ class PhysicalConnections:
         self._driver = driver_dialect
         self._settings = settings
         self._cluster = cluster
-        self._known: weakref.WeakKeyDictionary[Any, Physical] = weakref.WeakKeyDictionary()
+        # By the identity of the driver's connection, for as long as that lives.
+        self._known: dict[int, Physical] = {}
 
     def get(self, connection: Any) -> Physical | None:
         """What is kept about a connection opened here."""
-        return None if connection is None else self._known.get(connection)
+        return self._known.get(id(connection))
 
     def is_pooled(self, connection: Any) -> bool:
         """Whether a connection goes back to a pool."""
@@ -120,7 +122,9 @@ class PhysicalConnections:
         if self._cluster.is_followed:
             handle = self._handle(connection, host_info, opened_at)
         pristine = self._driver.take_session_state(connection)
-        physical = self._known[connection] = Physical(host_info, handle, opened_at, pristine, arguments, proxy)
+        identity, known = id(connection), self._known
+        reference = weakref.ref(connection, lambda _: known.pop(identity, None))
+        physical = known[identity] = Physical(reference, host_info, handle, opened_at, pristine, arguments, proxy)
         return physical
 
     def _guard(self, connection: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -234,28 +234,18 @@ class PluginManager:
         skip: Plugin | None = None,
     ) -> Any:
         """Run the connect or force_connect pipeline; `open_connection` is its end. `skip` is left out of this one walk."""
-
-        def end() -> Any:
-            return open_connection(host_info, props)
-
-        def link(plugin: Plugin, rest: Callable[[], Any]) -> Callable[[], Any]:
-            run = plugin.connect if pipeline == CONNECT else plugin.force_connect
-            return lambda: run(service.target_driver_func, service.driver_dialect, host_info, props, is_initial_connection, rest)
-
-        run: Callable[[], Any] = end
+        target, dialect = service.target_driver_func, service.driver_dialect
+        run: Callable[[], Any] = partial(open_connection, host_info, props)
         for plugin in reversed(self._subscribed(pipeline, skip)):
-            run = link(plugin, run)
+            step = plugin.connect if pipeline == CONNECT else plugin.force_connect
+            run = partial(step, target, dialect, host_info, props, is_initial_connection, run)
         return run()
 
     def init_host_provider(self, service: PluginService, props: Mapping[str, Any], default: Callable[[], None]) -> None:
         """Run the host list provider pipeline; `default` is its end."""
-
-        def link(plugin: Plugin, rest: Callable[[], None]) -> Callable[[], None]:
-            return lambda: plugin.init_host_provider(props, service, rest)
-
         run = default
         for plugin in reversed(self._subscribed(INIT_HOST_PROVIDER)):
-            run = link(plugin, run)
+            run = partial(plugin.init_host_provider, props, service, run)
         run()
 
     def notify_connection_changed(self, changes: set[ConnectionEvent]) -> OldConnectionSuggestedAction:

@@ -50,8 +50,7 @@ class PluginService:
         self.connections = PhysicalConnections(target, driver_dialect, settings, self.known_cluster)
         self.discovery = Discovery(driver_dialect, settings, self.known_cluster, self.connections)
         self.provider_manager = ConnectionProviderManager(configuration.connection_provider)
-        watch = self.known_cluster.watch
-        self.initial_connection_host_info = None if watch is None else HostInfo(watch.host, watch.port)
+        self.initial_connection_host_info = self.known_cluster.initial_host
         self.host_list_provider: HostListProvider = SharedHostList(self)
         self._wrapper: weakref.ref[AwsWrapperConnection] | None = None
         self._announced_hosts: tuple[HostInfo, ...] = ()
@@ -150,14 +149,18 @@ class PluginService:
         return self.manager.connect(pipeline, self, shown, props, initial, end, skip)
 
     def _open(self, host_info: HostInfo, props: dict[str, Any], provider: ConnectionProvider) -> Any:
+        client = self.client
+        client.begin_opening(self.known_cluster.key(host_info))
         try:
-            with self.client.opening(self.known_cluster.key(host_info)):
-                connection = self.connections.open(host_info, props, provider, self.database_dialect)
+            connection = self.connections.open(host_info, props, provider, self.database_dialect)
         except Exception as error:
             if self.is_network_exception(error):
                 self.set_availability(host_info.all_aliases, HostAvailability.UNAVAILABLE)
             raise
-        self.set_availability(host_info.all_aliases, HostAvailability.AVAILABLE)
+        finally:
+            client.end_opening()
+        if self.known_cluster.has_marks:
+            self.set_availability(host_info.all_aliases, HostAvailability.AVAILABLE)
         return connection
 
     def preflight(self, host_info: HostInfo, timeout: float) -> None:
@@ -204,7 +207,7 @@ class PluginService:
         return self.known_cluster.client
 
     @property
-    def views(self) -> list[ClusterState]:
+    def views(self) -> tuple[ClusterState, ...]:
         """What the monitor and this process know of the cluster."""
         return self.known_cluster.views
 
@@ -327,7 +330,7 @@ class PluginService:
 
     def accepts_strategy(self, role: HostRole, strategy: str) -> bool:
         """Whether a plugin or the connection provider knows the strategy."""
-        return self.manager.accepts_strategy(role, strategy) or self.provider_manager.accepts_strategy(role, strategy)
+        return self.provider_manager.accepts_strategy(role, strategy) or self.manager.accepts_strategy(role, strategy)
 
     def get_host_info_by_strategy(
         self, role: HostRole, strategy: str, host_list: Sequence[HostInfo] | None = None
@@ -354,7 +357,7 @@ class PluginService:
     @property
     def original_url(self) -> str:
         """`host:port` as the user gave it; empty where there is no single TCP endpoint."""
-        return "" if self.watch is None else f"{self.watch.host}:{self.watch.port}"
+        return self.known_cluster.url
 
     @property
     def network_bound_methods(self) -> frozenset[str]:

@@ -8,8 +8,8 @@ wherever they come from (conninfo, URL, keyword arguments).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
 
 from wrapper.errors import AwsWrapperError
 from wrapper.parameters import SETTINGS, Setting
@@ -33,11 +33,15 @@ _SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token", "credential")
 _PATHS_OF_KEYS = ("sslkey", "ssl_key")
 
 
-class Settings(Mapping[str, Any]):
+_DEFAULTS: dict[str, Any] = {name: setting.default for name, setting in _OURS.items()}
+
+
+class Settings(dict[str, Any]):
     """The wrapper's parameters of one connection, converted and checked. Absent ones, and None, read as their default.
 
     What goes to the driver (user, password, host, port, database) is not among them. `monitoring` holds, per prefix, what was
-    given for the connections of monitors, the driver's parameters included.
+    given for the connections of monitors, the driver's parameters included. Connections that are made alike share one: it cannot
+    be changed. A real dict, because a connect looks into it dozens of times.
     """
 
     __slots__ = ("_given", "monitoring")
@@ -48,17 +52,12 @@ class Settings(Mapping[str, Any]):
             prefix: {name: _checked(name, value, prefix) for name, value in overrides.items() if value is not None}
             for prefix, overrides in (monitoring or {}).items()
         }
+        super().__init__(_DEFAULTS | self._given)
 
-    def __getitem__(self, name: str) -> Any:
-        if name in self._given:
-            return self._given[name]
-        return _OURS[name].default
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("settings cannot be changed: connections share them")
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(_OURS)
-
-    def __len__(self) -> int:
-        return len(_OURS)
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __repr__(self) -> str:
         overrides = {prefix: mask(given) for prefix, given in self.monitoring.items()}

@@ -60,8 +60,10 @@ def monitor_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget_client() -> None:
     """Make the next connection start a client with the directory that the environment names then."""
     from wrapper.monitor import process
+    from wrapper.monitor.generation import advance
 
     process._clients.clear()
+    advance()  # what was seen through it is not to be believed any more
 
 
 Connect = Callable[..., Any]

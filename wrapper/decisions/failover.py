@@ -7,7 +7,7 @@ says that the dead host is fine. One deadline covers everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -175,7 +175,7 @@ def _fits(mode: FailoverMode, role: HostRole, is_home: bool | None, lonely: bool
     return role is HostRole.READER and mode.takes_reader(is_home)
 
 
-def _is_home(policy: Policy, key: str, views: list[ClusterState]) -> bool | None:
+def _is_home(policy: Policy, key: str, views: Sequence[ClusterState]) -> bool | None:
     if policy.home is None:
         return None
     region = region_of(key, views)
@@ -206,7 +206,7 @@ def next_step(plan: Plan, views: Iterable[ClusterState], now: float) -> Step:
     return Wait(search=now >= search_at, until=min(until))
 
 
-def _search_at(plan: Plan, views: list[ClusterState]) -> float:
+def _search_at(plan: Plan, views: Sequence[ClusterState]) -> float:
     """Return when the worker begins to search itself. Not while the monitor is visibly asking the hosts, having heard from one of
     them just now: it will know first, and a search by every process would only burden a cluster in recovery."""
     heard = [
@@ -219,7 +219,7 @@ def _search_at(plan: Plan, views: list[ClusterState]) -> float:
     return max([plan.started, *heard]) + plan.direct_after if plan.direct_after > 0 else plan.started
 
 
-def _expects_reader(plan: Plan, mode: FailoverMode, views: list[ClusterState], now: float) -> bool:
+def _expects_reader(plan: Plan, mode: FailoverMode, views: Sequence[ClusterState], now: float) -> bool:
     """Whether a reader that was not tried and is not known to fail may prove itself any moment."""
     return now - plan.started < READER_PATIENCE and any(
         health.role == HostRole.READER.value
@@ -231,7 +231,7 @@ def _expects_reader(plan: Plan, mode: FailoverMode, views: list[ClusterState], n
     )
 
 
-def _explain(plan: Plan, mode: FailoverMode | None, views: list[ClusterState]) -> str:
+def _explain(plan: Plan, mode: FailoverMode | None, views: Sequence[ClusterState]) -> str:
     hosts = sorted({key for view in views for key in view.health})
     conflict = sorted({key for view in views for key in view.topology.conflict})
     text = f"no {_wanted(mode)} proved itself within {plan.deadline - plan.started:g} s"

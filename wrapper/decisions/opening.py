@@ -98,16 +98,16 @@ def _is_one_host(host: HostInfo) -> bool:
 def candidates(aim: Aim, region: str | None, hosts: Iterable[HostInfo]) -> list[HostInfo]:
     """Return the instances that may take the endpoint's place. Readers come from the endpoint's own region, and only those that are
     worth a try; of a writer there is just the one."""
-    found = [host for host in hosts if _is_one_host(host)]
     if aim.substitute is None:
         return []
     if aim.substitute is HostRole.WRITER:
-        return [host for host in found if host.role is HostRole.WRITER]
+        return [host for host in hosts if host.role is HostRole.WRITER and _is_one_host(host)]
     return [
         host
-        for host in found
+        for host in hosts
         if host.availability is HostAvailability.AVAILABLE
         and aim.substitute in (HostRole.UNKNOWN, host.role)
+        and _is_one_host(host)
         and (region is None or parse_endpoint(host.host).region in (None, region))
     ]
 

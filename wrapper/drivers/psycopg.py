@@ -24,7 +24,7 @@ from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycop
 from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError
-from wrapper.hosts import HostInfo, HostRole
+from wrapper.hosts import NO_PORT, HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
 from wrapper.resolver import static_address
 from wrapper.session_state import SessionState
@@ -163,9 +163,9 @@ class PsycopgDialect:
         return target
 
     def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-        arguments = {name: value for name, value in parameters.items() if name != "database"}
-        if "database" in parameters:
-            arguments["dbname"] = parameters["database"]
+        arguments = dict(parameters)
+        if "database" in arguments:
+            arguments["dbname"] = arguments.pop("database")
         if self.endpoint(parameters) is not None:
             self._add_keepalive_floor(arguments, settings)
         if settings["socket_timeout"] and not psycopg_guard.CAN_LIMIT:
@@ -181,7 +181,7 @@ class PsycopgDialect:
         if arguments.get("host") != host_info.host:
             arguments.pop("hostaddr", None)
         arguments["host"] = host_info.host
-        if host_info.is_port_specified():
+        if host_info.port != NO_PORT:
             arguments["port"] = host_info.port
         address = static_address(host_info.host)
         if address is not None:

@@ -14,12 +14,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wrapper.monitor.generation import GENERATION, advance
+from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
     STALE_AFTER,
@@ -69,8 +68,6 @@ class MonitorClient:
         self.state = SharedState()
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}
-        # By watch key: the generation at which they were looked up, and what was published and what this process knew.
-        self._looked_up: dict[str, tuple[int, tuple[ClusterState | None, ClusterState | None]]] = {}
         self.watches: dict[str, WatchRequest] = {}
         # By watch key, what the login values that the monitor has were made from. Holds passwords.
         self._offered: dict[str, Any] = {}
@@ -101,32 +98,15 @@ class MonitorClient:
         An instance's endpoint that nobody has watched yet leads to the cluster that lists the instance, a reader endpoint to that
         of the writer endpoint, and the reverse.
         """
-        return [view for view in self._known(watch) if view is not None]
+        state = self.state
+        published = state.by_watch(watch.key) or state.by_host(watch.host_key) or state.by_watch(watch.sibling_key)
+        return [view for view in (published, self.own_view(watch)) if view is not None]
 
     def own_view(self, watch: Watch) -> ClusterState | None:
         """Return what sessions of this process know of the cluster a watch leads to."""
-        return self._known(watch)[1]
-
-    def _known(self, watch: Watch) -> tuple[ClusterState | None, ClusterState | None]:
-        # A connect asks for this many times over, mostly without any news since the last one. The generation is read before what it
-        # stands for, so that what is remembered is never older than it says.
-        generation = GENERATION[0]
-        remembered = self._looked_up.get(watch.key)
-        if remembered is not None and remembered[0] == generation:
-            return remembered[1]
-        state, local = self.state, self.local
-        published = state.by_watch(watch.key) or state.by_host(watch.host_key) or state.by_watch(watch.sibling_key)
+        local = self.local
         listing = (view for view in local.values() if watch.host_key in view.health)
-        known = published, local.get(watch.key) or next(listing, None) or local.get(watch.sibling_key)
-        self._looked_up[watch.key] = generation, known
-        return known
-
-    def cluster(self, watch: Watch) -> ClusterState | None:
-        """Return the best knowledge of a cluster: the monitor's while it lives and names a writer or this process has nothing."""
-        views = self.views(watch)
-        if len(views) == 2 and (not self.is_live or not views[0].health):
-            return max(views, key=lambda view: view.writer_proved_at or float("-inf"))
-        return views[0] if views else None
+        return local.get(watch.key) or next(listing, None) or local.get(watch.sibling_key)
 
     def learn(self, watch_key: str, cluster: ClusterState) -> None:
         """Keep what a session of this process found out itself."""
@@ -193,7 +173,8 @@ class MonitorClient:
         which every heartbeat of the monitor brings about: waking it would cost more than the rest of the connect."""
         identity = id(handle)
         self._handles[identity] = weakref.ref(handle, lambda _: self._handles.pop(identity, None))
-        self.start()
+        if not self._is_running():
+            self.start()
 
     def handles(self) -> Iterator[Handle]:
         """Iterate over the open handles of this process."""
@@ -216,14 +197,13 @@ class MonitorClient:
             since = self._moving[key] = now
         return now - since
 
-    @contextmanager
-    def opening(self, key: str) -> Iterator[None]:
-        """Count a connection to a host while it is being opened: threads that connect at once must see each other."""
+    def begin_opening(self, key: str) -> None:
+        """Count a connection to a host while this thread opens it: threads that connect at once must see each other."""
         self._opening[get_ident()] = key
-        try:
-            yield
-        finally:
-            self._opening.pop(get_ident(), None)
+
+    def end_opening(self) -> None:
+        """The counterpart of `begin_opening`: the connection is open, or failed."""
+        self._opening.pop(get_ident(), None)
 
     # -- life ------------------------------------------------------------------------------------------------------------------
 

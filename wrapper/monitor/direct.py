@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -170,7 +170,7 @@ def _close(session: ProbeSession | None) -> None:
 def search(
     client: MonitorClient,
     watch: Watch,
-    views: list[ClusterState],
+    views: Sequence[ClusterState],
     open_session: Callable[[TopologyHost], ProbeSession],
     is_refusal: Callable[[Exception], bool],
 ) -> Refusal | None:

@@ -6,14 +6,12 @@ locks, sockets and `poll` do. Patches are looked up at each use, because an appl
 
 from __future__ import annotations
 
+import _thread
 import resource
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import _thread
+from typing import Any
 
 
 def original(module: str, name: str) -> Any:
@@ -30,8 +28,9 @@ def is_cooperative() -> bool:
 
 def allocate_lock() -> _thread.LockType:
     """Return a lock of the operating system's. Held only where nothing sleeps or waits for I/O."""
-    lock: _thread.LockType = original("_thread", "allocate_lock")()
-    return lock
+    # Once for every connection: the long way only where something may have been patched.
+    allocate = _thread.allocate_lock if "gevent.monkey" not in sys.modules else original("_thread", "allocate_lock")
+    return allocate()
 
 
 def sleep(seconds: float) -> None:

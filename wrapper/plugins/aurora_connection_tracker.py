@@ -69,8 +69,8 @@ class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
 
     def notify_connection_changed(self, changes: set[ConnectionEvent]) -> OldConnectionSuggestedAction:
         """After a failover: end the others too, which may be idle for a long time."""
-        cluster = self._service.cluster
-        if cluster is not None and ConnectionEvent.CONNECTION_OBJECT_CHANGED in changes:
+        cluster = self._service.cluster if ConnectionEvent.CONNECTION_OBJECT_CHANGED in changes else None
+        if cluster is not None:
             for handle in self._service.client.handles():
                 if ends_now(handle, cluster):
                     _end(handle, cluster)

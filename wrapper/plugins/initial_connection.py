@@ -40,12 +40,7 @@ class InitialConnectionPlugin(Plugin):
         self._choices.check(service.known_cluster.endpoint_kind)
         self._strategy: str = settings["initial_connection_host_selector_strategy"]
         self._patience = settings.seconds("wait_for_initial_topology_ms")
-        self._opener = Opener(
-            service,
-            self._strategy,
-            settings.seconds("open_connection_retry_timeout_ms"),
-            settings.seconds("open_connection_retry_interval_ms"),
-        )
+        self._opener = Opener(service, self._strategy)
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -83,13 +78,14 @@ class InitialConnectionPlugin(Plugin):
         endpoint = parse_endpoint(host_info.host)
         known = self._service.hosts
         aim = aim_of(endpoint, self._choices, known, is_initial=is_initial)
-        if aim == Aim():
+        if aim.substitute is None and aim.verify is None:
             return by_name()
-        if aim.substitute in (HostRole.READER, HostRole.UNKNOWN):
-            self._require_strategy(aim.substitute)
+        if aim.substitute not in (HostRole.READER, HostRole.UNKNOWN):
+            return self._opener.open(host_info, aim, by_name, to)
+        self._require_strategy(aim.substitute)
         was_unknown = not candidates(aim, endpoint.region, known)
         connection = self._opener.open(host_info, aim, by_name, to)
-        if was_unknown and self._patience and aim.substitute in (HostRole.READER, HostRole.UNKNOWN):
+        if was_unknown and self._patience:
             return self._chosen_again(connection, aim, endpoint.region, to)
         return connection
 

@@ -42,18 +42,12 @@ class WrongRole(Exception):
 
 
 class Opener:
-    """Opens connections for one wrapper connection.
+    """Opens connections for one wrapper connection. `strategy`: how one of several instances is chosen."""
 
-    `strategy`: how one of several instances is chosen. `timeout`: seconds after which no further attempt begins. `interval`:
-    seconds between two attempts on the same place.
-    """
-
-    def __init__(self, service: PluginService, strategy: str, timeout: float, interval: float) -> None:
+    def __init__(self, service: PluginService, strategy: str) -> None:
         self._service = service
         self._driver = service.driver_dialect
         self._strategy = strategy
-        self._timeout = timeout
-        self._interval = interval
 
     def open(self, host_info: HostInfo, aim: Aim, by_name: Callable[[], Any], to: Callable[[HostInfo], Any]) -> Any:
         """Return a connection of the wanted role. `by_name` connects to the endpoint, `to` to an instance.
@@ -61,10 +55,10 @@ class Opener:
         Raises the driver's last error when the time is over, `AwsConnectError` when the last host had the wrong role, and at once
         whatever another attempt would not change, such as refused credentials.
         """
-        began = time.monotonic()
-        # Spread, so that the workers that met the same failure do not come back together.
-        interval = self._interval * chance.uniform(0.75, 1.25)
-        opening = Opening(aim, parse_endpoint(host_info.host).region, began + self._timeout, interval)
+        settings = self._service.settings
+        deadline = time.monotonic() + settings.seconds("open_connection_retry_timeout_ms")
+        interval = settings.seconds("open_connection_retry_interval_ms")
+        opening = Opening(aim, parse_endpoint(host_info.host).region, deadline, interval)
         failure: Exception | None = None
         expected = 0
         while True:
@@ -91,9 +85,11 @@ class Opener:
                 expected = max(expected, self._service.known_cluster.connections_to(tried))
                 logger.info("connecting to %s for %s was no success: %s", host or host_info, host_info.host, error)
                 self._report(tried, error)
-                opening = opening.failed_at(tried, time.monotonic())
+                # Spread, so that the workers that met the same failure do not come back together.
+                failed_at = time.monotonic() + interval * chance.uniform(-0.25, 0.25)
+                opening = opening.failed_at(tried, failed_at)
                 if isinstance(error, WrongRole):
-                    opening = opening.failed_at(error.host.key, time.monotonic())
+                    opening = opening.failed_at(error.host.key, failed_at)
 
     def check(self, connection: Any, aim: Aim) -> None:
         """Find out where a fresh connection leads. Raises `WrongRole` after closing it and learning from it who is who."""
@@ -115,7 +111,7 @@ class Opener:
 
     def _is_right(self, connection: Any, host: HostInfo, aim: Aim) -> bool:
         service = self._service
-        if not is_right(aim, host.role, service.all_hosts):
+        if host.role is not aim.verify and not is_right(aim, host.role, service.all_hosts):
             return False
         if aim.verify is not HostRole.WRITER or not is_doubted(host.key, service.views):
             return True
@@ -155,7 +151,6 @@ class Opener:
         if not isinstance(failure, WrongRole):
             return failure
         wanted = aim.verify.value if aim.verify is not None else "host"
-        text = (
-            f"connecting to {endpoint.get_host_and_port()} led to no {wanted} within {self._timeout:g} s: the last time {failure}"
-        )
+        timeout = self._service.settings.seconds("open_connection_retry_timeout_ms")
+        text = f"connecting to {endpoint.get_host_and_port()} led to no {wanted} within {timeout:g} s: the last time {failure}"
         return for_driver(AwsConnectError, self._driver.operational_error())(text)

@@ -15,7 +15,6 @@ from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo, HostRole
 from wrapper.plugin import CONNECT, Plugin
 from wrapper.plugins.opening import Opener, WrongRole
-from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
 
 if TYPE_CHECKING:
@@ -29,14 +28,9 @@ _WRITER = Aim(substitute=HostRole.WRITER, verify=HostRole.WRITER)
 class StaleDnsPlugin(Plugin):
     """Checks where the writer's name has led."""
 
-    def __init__(self, service: PluginService, settings: Settings) -> None:
+    def __init__(self, service: PluginService) -> None:
         self._service = service
-        self._opener = Opener(
-            service,
-            "random",
-            settings.seconds("open_connection_retry_timeout_ms"),
-            settings.seconds("open_connection_retry_interval_ms"),
-        )
+        self._opener = Opener(service, "random")
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -71,5 +65,4 @@ class StaleDnsPluginFactory:
 
     @staticmethod
     def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
-        assert isinstance(props, Settings)
-        return StaleDnsPlugin(plugin_service, props)
+        return StaleDnsPlugin(plugin_service)

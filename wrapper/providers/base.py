@@ -112,13 +112,13 @@ class ConnectionProviderManager:
     `own` is the connection's `connection_provider` parameter.
     """
 
+    _default: ClassVar[ConnectionProvider] = DriverConnectionProvider()
     _installed: ClassVar[ConnectionProvider | None] = None
 
     def __init__(self, own: ConnectionProvider | None = None) -> None:
         if own is not None:
             _check(own)
         self._own = own
-        self._default = DriverConnectionProvider()
 
     @staticmethod
     def set_connection_provider(provider: ConnectionProvider) -> None:
