@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from .servers import eventually
 from .users import ALICE, BOB, as_user, python
 
 CANARY = "c4nary-of-alice"
+# Seconds.
+PATIENCE = 120.0
 
 # A worker with a login. Says when it hears a monitor; ends with its input.
 WORKER = """
@@ -84,16 +87,25 @@ print(*said)
 
 
 @contextmanager
-def running(uid: int, program: str, *arguments: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
-    settings = as_user(uid)
-    settings["env"] |= {"TMPDIR": str(directory)}
+def running(*command: str, **settings: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process that is heard for so long as the machine may need, and no longer: reading from it ends then."""
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = subprocess.Popen([python(), "-c", program, *arguments], text=True, **streams, **settings)
+    process = subprocess.Popen(command, text=True, **streams, **settings)
+    timer = threading.Timer(PATIENCE, process.kill)
+    timer.start()
     try:
         yield process
     finally:
+        timer.cancel()
         process.kill()
         process.communicate()
+
+
+def of_user(uid: int, directory: Path) -> dict[str, Any]:
+    """What starts a process of a user with a temp directory."""
+    settings = as_user(uid)
+    settings["env"] |= {"TMPDIR": str(directory)}
+    return settings
 
 
 @pytest.fixture
@@ -106,7 +118,10 @@ def temporary() -> Iterator[Path]:
 
 def says(process: subprocess.Popen[str]) -> Any:
     assert process.stdout is not None
-    return json.loads(process.stdout.readline())
+    line = process.stdout.readline()
+    if not line:
+        raise AssertionError(f"it ended, or was given up after {PATIENCE:g} s: {process.communicate()[1]}")
+    return json.loads(line)
 
 
 def test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place(temporary: Path) -> None:
@@ -114,13 +129,13 @@ def test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place(temporar
     log = temporary / "heard"
     log.touch()
     log.chmod(0o666)
-    with running(ALICE, WORKER, "attach", CANARY, directory=temporary) as worker:
+    with running(python(), "-c", WORKER, "attach", CANARY, **of_user(ALICE, temporary)) as worker:
         assert says(worker) == [False, 0]
-        eventually(ours.is_dir, "the directory")
+        eventually(ours.is_dir, "the directory", timeout=PATIENCE)
         # Somebody cleans up what seems to be unused, and a stranger is quick.
         ours.rmdir()
-        with running(BOB, IMPOSTOR, str(ours), str(log), directory=temporary):
-            eventually(lambda: "listening" in log.read_text(), "the impostor to listen", timeout=30)
+        with running(python(), "-c", IMPOSTOR, str(ours), str(log), **of_user(BOB, temporary)):
+            eventually(lambda: "listening" in log.read_text(), "the impostor to listen", timeout=PATIENCE)
             assert worker.stderr is not None
             line = worker.stderr.readline()
             assert (
@@ -129,10 +144,10 @@ def test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place(temporar
             )
             # The command line, which sends a login as well.
             done = subprocess.run(
-                [python(), "-c", ASKER, str(ours)], capture_output=True, text=True, timeout=30, check=False, **as_user(ALICE)
+                [python(), "-c", ASKER, str(ours)], capture_output=True, text=True, timeout=PATIENCE, check=False, **as_user(ALICE)
             )
             assert (done.stdout, done.stderr) == (line, "")
-        rest, log_of_worker = worker.communicate(timeout=30)
+        rest, log_of_worker = worker.communicate(timeout=PATIENCE)
         assert rest == "", "the impostor was taken for a monitor"
         assert log_of_worker == "", "it says so once"
     assert "heard" not in log.read_text()
@@ -145,34 +160,27 @@ def test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place(temporar
 def test_what_was_cleaned_away_is_made_again(directory: Path, victims: str) -> None:
     ours = directory / "d"
     environment = {**os.environ, "AWS_WRAPPER_MONITOR_DIR": str(ours)}
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, "auto", CANARY],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=REPOSITORY,
-        env=environment,
-    )
+    with running(sys.executable, "-c", WORKER, "auto", CANARY, cwd=REPOSITORY, env=environment) as worker:
 
-    def watched_by_another(epoch: int) -> int:
-        while not (said := says(worker))[0] or said[1] <= epoch:
-            pass
-        return int(said[1])
+        def watched_by_another(epoch: int) -> int:
+            while not (said := says(worker))[0] or said[1] <= epoch:
+                pass
+            return int(said[1])
 
-    def status() -> dict[str, Any]:
-        return dict(json.loads(run(ours, "status", "--json").stdout))
+        def pid() -> int:
+            return int(json.loads(run(ours, "status", "--json").stdout)["pid"])
 
-    try:
-        first = watched_by_another(0)
-        old = status()["pid"]
-        for path in ours.glob(victims):
-            path.unlink()
-        if victims == "*":
-            ours.rmdir()
-        assert watched_by_another(first) > first
-        assert status()["pid"] != old
-        eventually(lambda: not exists(old), "the monitor without a directory to end")
-    finally:
-        worker.communicate()
-        run(ours, "stop")
+        try:
+            first = watched_by_another(0)
+            old = pid()
+            for path in ours.glob(victims):
+                path.unlink()
+            if victims == "*":
+                ours.rmdir()
+            assert watched_by_another(first) > first
+            assert pid() != old
+            eventually(lambda: not exists(old), "the monitor without a directory to end", timeout=PATIENCE)
+            worker.communicate(timeout=PATIENCE)
+        finally:
+            run(ours, "stop")
     assert worker.returncode == 0

@@ -322,7 +322,7 @@ def test_a_crashed_monitor_leaves_no_core(option: str, directory: Path, tmp_path
             preexec_fn=cores_are_allowed,
         )
     try:
-        eventually(lambda: is_served(paths), "the monitor to serve")
+        eventually(lambda: is_served(paths), "the monitor to serve", timeout=60)
     finally:
         monitor.send_signal(signal.SIGSEGV)
         _, status = os.waitpid(monitor.pid, 0)
