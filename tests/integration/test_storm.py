@@ -60,6 +60,7 @@ def large(driver: Driver, storm: Storm, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @drivers("psycopg", "mysql-extension")
 @pytest.mark.parametrize("storm", [Storm(4, 50), Storm(8, 125)], ids=["200", "1000"])
 def test_many_connections_fail_over_at_once(driver: Driver, storm: Storm, large: LocalAurora, monitor_directory: Path) -> None:
