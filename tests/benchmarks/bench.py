@@ -129,15 +129,15 @@ class Bench:
 
     def __init__(self, quick: bool) -> None:
         self.quick = quick
-        self._labs: dict[tuple[str, bool], LocalAurora] = {}
+        self._labs: dict[tuple[str, bool, bool], LocalAurora] = {}
 
     def rounds(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
     @contextmanager
-    def stage(self, side: Side, *, synchronous: bool = False) -> Iterator[Stage]:
-        """Set the stage on one cluster that all rows share, put in order before each. `synchronous`: see `LocalAurora`."""
-        lab = self._lab(side.driver.engine.name, synchronous)
+    def stage(self, side: Side, *, synchronous: bool = False, tls: bool = False) -> Iterator[Stage]:
+        """Set the stage on one cluster that all rows share, put in order before each. `synchronous`, `tls`: see `LocalAurora`."""
+        lab = self._lab(side.driver.engine.name, synchronous, tls)
         lab.reset()
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
             stage = Stage(lab, side, Path(directory))
@@ -147,13 +147,12 @@ class Bench:
             finally:
                 stage.close()
 
-    def _lab(self, engine: str, synchronous: bool) -> LocalAurora:
-        if (engine, synchronous) not in self._labs:
+    def _lab(self, engine: str, synchronous: bool, tls: bool) -> LocalAurora:
+        kind = engine, synchronous, tls
+        if kind not in self._labs:
             self.close()
-            self._labs[engine, synchronous] = LocalAurora(
-                engine=engine, address_names=True, synchronous=synchronous, max_connections=300
-            )
-        return self._labs[engine, synchronous]
+            self._labs[kind] = LocalAurora(engine=engine, address_names=True, synchronous=synchronous, tls=tls, max_connections=300)
+        return self._labs[kind]
 
     def close(self) -> None:
         """End the servers."""

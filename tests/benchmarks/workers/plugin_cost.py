@@ -90,7 +90,7 @@ def server_on_one_cpu(connection: Any) -> Iterator[None]:
 def main() -> None:
     given = arguments()
     side, parameters, turns = given["side"], given["parameters"], given["turns"]
-    endpoints = {"connect": given["login"], **given["by_name"]}
+    endpoints = {"connect": given["login"], **given["others"]}
     first, second = (connect(RAW, given["login"]) for _ in range(2))
     # All names of the cluster are known from here on; these stay open, so that none is forgotten.
     held = [connect(side, login, parameters) for login in endpoints.values()]
