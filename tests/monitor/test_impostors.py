@@ -37,7 +37,8 @@ def server(request: pytest.FixtureRequest) -> Server:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_each_impostor_is_taken_for_what_it_is(start_monitor: Callable[..., MonitorProcess], server: Server, times: int) -> None:
-    monitor = start_monitor("--dumpable", "--warm", "0.2")
+    # With leases that outlive the waiting, however long it takes: no worker renews its own here.
+    monitor = start_monitor("--dumpable", "--warm", "0.2", "--lease", "600")
 
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{monitor.pid}/fd"))
