@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wrapper.pipeline import _PLANNED
+from wrapper.effects import is_planned
 from wrapper.settings import MONITORING_PREFIXES, SETTINGS, Setting
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -21,8 +21,6 @@ _SUBJECTS = {
     "aws": "AWS",
     "telemetry": "Telemetry",
 }
-# What nothing in this version is built for, beside the plugins that the pipeline says are planned.
-_PLANNED_SUBJECTS = frozenset({"aws", "telemetry"})
 _TYPES = {bool: "boolean", int: "whole number", float: "number", str: "text", tuple: "list", object: "object"}
 
 _INTRODUCTION = """\
@@ -30,8 +28,9 @@ _INTRODUCTION = """\
 
 <!-- Generated from wrapper/parameters/ by docs/parameters.py: edit there. -->
 
-Names, units and meanings are those of the AWS Advanced Python Wrapper. Every one of its parameters is known here; those under
-[Not in this version yet](#not-in-this-version-yet) are accepted and checked, and have no effect.
+Names, units and meanings are those of the AWS Advanced Python Wrapper. Every one of its parameters is known here. Those under
+[Not in this version yet](#not-in-this-version-yet), and those that say so, are accepted and checked, and have no effect: who gives
+one another value than its default is told so, once in a process, by a WARNING of `wrapper.effects`.
 
 ## How values are read
 
@@ -45,20 +44,19 @@ Names, units and meanings are those of the AWS Advanced Python Wrapper. Every on
 * **The driver's share.** `user`, `password`, `host`, `port` and `database` go to the driver, as does everything that only the
   driver knows. Nothing else reaches it, except time-outs and keepalives, under the driver's own names.
 * **Connection text** is read by libpq's rules. Quote values that hold blanks: `plugins='failover_v2, host_monitoring_v2'`.
+* **Services and the environment** of libpq (`service=…`, `PGSERVICE`, `PGHOST` …) name the endpoint as well as `host` does. What is
+  given wins over a service, a service over the environment. Connects that are made alike take a service as the first of them found
+  it.
 """
 
 
 def render() -> str:
     """Return the text of the page."""
     owners = dict.fromkeys([*_SUBJECTS, *(setting.plugin for setting in SETTINGS)])
-    planned = [owner for owner in owners if _is_planned(owner)]
+    planned = [owner for owner in owners if is_planned(owner)]
     sections = [_INTRODUCTION, _prefixes(), *(_section(owner, "##") for owner in owners if owner not in planned)]
     sections += ["## Not in this version yet\n", *(_section(owner, "###") for owner in planned)]
     return "\n".join([*sections, _differences()])
-
-
-def _is_planned(owner: str) -> bool:
-    return owner in _PLANNED_SUBJECTS or _PLANNED.issuperset(owner.split(", "))
 
 
 def _prefixes() -> str:
@@ -68,7 +66,10 @@ def _prefixes() -> str:
         "In front of a parameter, of the wrapper or of the driver, they override it for the sessions of one kind of monitor:\n"
         f"`monitoring-user`, `topology-monitoring-connect_timeout`. The prefixes are\n\n{prefixes}\n\n"
         "Underscores work in place of the hyphens (`monitoring_user`), so that the name can be a keyword argument. None of them\n"
-        "reaches the driver.\n"
+        "reaches the driver.\n\n"
+        "Of `monitoring-` and `topology-monitoring-`, which mean the same here, the shared monitor takes the login (`user`,\n"
+        "`password`, TLS) and `connect_timeout`; the session's name, options and keepalives are its own. The other prefixes wait\n"
+        "for their plugins. What has no effect behind a prefix is told like any other parameter.\n"
     )
 
 
@@ -81,7 +82,7 @@ def _section(owner: str, level: str) -> str:
 
 def _row(setting: Setting) -> str:
     names = " ".join(f"`{name}`" for name in (setting.name, *setting.aliases))
-    bounds = [f"{sign} {bound:g}" for sign, bound in (("≥", setting.minimum), ("≤", setting.maximum)) if bound is not None]
+    bounds = [f"{sign} {bound:.9g}" for sign, bound in (("≥", setting.minimum), ("≤", setting.maximum)) if bound is not None]
     kind = ", ".join(filter(None, (_TYPES[setting.type], setting.unit, *bounds)))
     default = _default(setting) + (" [differs](#defaults-that-differ)" if setting.differs else "")
     meaning = [setting.help]
@@ -89,6 +90,8 @@ def _row(setting: Setting) -> str:
         meaning.append(f"Allowed: {', '.join(f'`{choice}`' if choice else 'empty' for choice in setting.choices)}.")
     elif setting.form is not None:
         meaning.append(f"Allowed: {setting.form.words}.")
+    if setting.idle:
+        meaning.append(f"No effect: {setting.idle}.")
     if setting.secret:
         meaning.append("Secret.")
     return f"| {names} | {kind} | {default} | {' '.join(meaning)} |"

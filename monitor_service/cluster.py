@@ -203,11 +203,10 @@ class Cluster:
         self.poke(hinted_at=at)
 
     def on_pause(self) -> None:
-        """Void what was measured across a pause of our own, and ask again."""
+        """Void what was measured across a pause of our own; whoever calls this asks again."""
         self.view = topology.on_pause(self.view, monotonic())
         self._silent.clear()
         self._publish_all()
-        self.poke()
 
     def note(self, subject: str, event: str, evidence: str) -> None:
         self.services.publisher.journal(subject, event, evidence, self.topic)

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from monitor_service.client import MonitorConnection, NoMonitorError, find
+from monitor_service.client import STATUS_PATIENCE, MonitorConnection, NoMonitorError, find
 from monitor_service.report import event_line, render
 from wrapper.monitor.messages import STALE_AFTER, DrainRequest, Journal, Ok, Refused, Status, StatusRequest, StopRequest
 from wrapper.monitor.paths import MonitorPaths
@@ -36,14 +36,21 @@ def status(options: argparse.Namespace) -> int:
 def events(options: argparse.Namespace) -> int:
     """Print transitions until interrupted, or until the monitor has ended."""
     paths = _find(options)
-    document = _document(paths)
-    if paths is None or document is None:
+    if paths is None:
         return EXIT_NO_MONITOR
-    seen = max((entry["at"] for entry in document["journal"]), default=0.0)
-    if options.since_start:
-        for entry in document["journal"]:
-            print(event_line(msgspec.convert(entry, Journal), as_json=options.json), flush=True)
     with MonitorConnection(paths) as connection:
+        try:
+            # Subscribed before what was is asked for: nothing is lost in between.
+            connection.subscribe()
+            answer = connection.ask(StatusRequest(), STATUS_PATIENCE)
+        except TimeoutError as error:
+            _complain(str(error))
+            return EXIT_NO_MONITOR
+        entries = answer.document["journal"] if isinstance(answer, Status) else []
+        seen = max((entry["at"] for entry in entries), default=0.0)
+        if options.since_start:
+            for entry in entries:
+                print(event_line(msgspec.convert(entry, Journal), as_json=options.json), flush=True)
         for event in connection.journal(idle=STALE_AFTER):
             if event is None:
                 if _find(options) is None:
@@ -55,17 +62,16 @@ def events(options: argparse.Namespace) -> int:
 
 def stop(options: argparse.Namespace) -> int:
     """End the monitor and wait for it."""
-    return _end(_find(options), StopRequest(), patience=STOP_PATIENCE)
+    return _end(_find(options, elsewhere=False), StopRequest(), patience=STOP_PATIENCE)
 
 
 def drain(options: argparse.Namespace) -> int:
     """Have the monitor end when its clients have gone; wait for that, however long, unless told not to."""
-    paths = _find(options)
-    if paths is None:
-        return EXIT_NO_MONITOR
+    paths = _find(options, elsewhere=False)
     document = _document(paths)
-    if document is not None:
-        print(f"draining: {len(document['leases'])} clients are left", flush=True)
+    if document is None:
+        return EXIT_NO_MONITOR
+    print(f"draining; clients left: {len(document['leases'])}", flush=True)
     return _end(paths, DrainRequest(), patience=0.0 if options.no_wait else None)
 
 
@@ -76,7 +82,10 @@ def watch(options: argparse.Namespace) -> int:
     paths = _find(options)
     if paths is None:
         return EXIT_NO_MONITOR
-    return watch(paths, options.dsn, options.interval, options.pattern, lambda line: print(line, flush=True))
+    try:
+        return watch(paths, options.dsn, options.interval, options.pattern, lambda line: print(line, flush=True))
+    except TimeoutError as error:
+        return _complain(str(error))
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -136,9 +145,10 @@ def _complain(text: str) -> int:
     return EXIT_TROUBLE
 
 
-def _find(options: argparse.Namespace) -> MonitorPaths | None:
+def _find(options: argparse.Namespace, *, elsewhere: bool = True) -> MonitorPaths | None:
+    """`elsewhere`: as in `find`; for what only looks."""
     try:
-        return find(options.directory)
+        return find(options.directory, elsewhere=elsewhere)
     except NoMonitorError as error:
         _complain(str(error))
         return None
@@ -149,7 +159,7 @@ def _document(paths: MonitorPaths | None) -> dict[str, Any] | None:
         return None
     try:
         with MonitorConnection(paths) as connection:
-            answer = connection.ask(StatusRequest())
+            answer = connection.ask(StatusRequest(), STATUS_PATIENCE)
     except TimeoutError as error:
         _complain(str(error))
         return None

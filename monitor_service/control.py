@@ -13,6 +13,7 @@ from collections.abc import Callable
 import zmq
 
 from wrapper.monitor.messages import MAX_MESSAGE_BYTES, Envelope, Garbage, Message, Refused, decode_body, decode_envelope, encode
+from wrapper.monitor.parts import split
 from wrapper.monitor.peer import guard
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,8 @@ class ControlServer:
         if self.socket.closed:
             return
         try:
-            self.socket.send_multipart([route, encode(message, epoch=self.epoch, seq=seq)], zmq.NOBLOCK)
+            for data in split(encode(message, epoch=self.epoch, seq=seq), epoch=self.epoch, seq=seq):
+                self.socket.send_multipart([route, data], zmq.NOBLOCK)
         except zmq.Again:
             self.counters["dropped answers"] += 1
         # Sending may have consumed the descriptor's signal of something to receive.

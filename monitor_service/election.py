@@ -97,6 +97,22 @@ def is_held(paths: MonitorPaths) -> bool:
     return False
 
 
+def holder(paths: MonitorPaths) -> tuple[int, str] | None:
+    """Return the pid that holds the lock and the letter of its state (proc(5): T is stopped), as far as the kernel tells."""
+    try:
+        inode = str(os.stat(paths.lock).st_ino)
+        locks = Path("/proc/locks").read_text()
+        for line in locks.splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 3381 fe:00:1835021 0 EOF
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == inode:
+                pid = int(words[4])
+                return pid, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError, IndexError):
+        pass  # another user's, another kernel, or gone meanwhile
+    return None
+
+
 def _unusable(path: Path, error: OSError) -> MonitorDirectoryError:
     return MonitorDirectoryError(
         f"{path} cannot be written: {error.strerror}. The file holds a number of a few bytes: make room for it, or name another "

@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from monitor_service.process import lacks_descriptors
 from wrapper.monitor.peer import ZAP_ENDPOINT, ZAP_VERSION, peer_uid
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Gate:
         self.rules = rules
         self.counters: Counter[str] = Counter()
         self._named: set[str] = set()
+        self._is_full = False  # which has been told
         self._socket = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(ZAP_ENDPOINT)
@@ -102,6 +104,12 @@ class Gate:
 
     def _judge(self, mechanism: bytes, address: str, credentials: tuple[bytes, ...]) -> str | None:
         peer = self.rules.admit(mechanism, address, credentials)
+        if peer is not None and lacks_descriptors():
+            self.counters["refused for want of descriptors"] += 1
+            if not self._is_full:
+                self._is_full = True
+                logger.warning("too few descriptors are left (ulimit -n) to admit more connections; further ones are only counted")
+            return None
         if peer is None:
             self.counters["refused peers"] += 1
             uid = peer_uid(address)

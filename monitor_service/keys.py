@@ -31,6 +31,10 @@ def make_keys(directory: Path, clients: list[str]) -> list[str]:
     before = os.umask(0o077)
     try:
         return _make(directory, clients)
+    except OSError as error:
+        raise KeyFileError(
+            f"key directory {str(directory)!r} cannot be used: {error.strerror}; name one that uid {os.getuid()} can write"
+        ) from error
     finally:
         os.umask(before)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from datetime import datetime, timezone
 
 import msgspec
@@ -31,7 +32,11 @@ def one_line(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """One line per message; a traceback follows on lines of its own."""
+    """One line per event, and a traceback on lines of its own. In UTC: so are the times in the evidence, and in what `events`
+    prints."""
+
+    converter = staticmethod(time.gmtime)
+    default_msec_format = "%s.%03dZ"
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = one_line(record.message)

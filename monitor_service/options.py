@@ -39,3 +39,8 @@ class Options:
     listen: str | None = None
     keys: Path | None = None
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def mode(self) -> str:
+        """How it was started, as people are told."""
+        return "on demand" if self.on_demand else "explicit"

@@ -7,6 +7,10 @@ import resource
 
 # Descriptors wanted: one per host and per worker, with room; the soft limit is often 1024.
 WANTED_DESCRIPTORS = 65536
+# Of eight parts of all descriptors, six are for workers, two each, one is for sessions, and one is kept free: libzmq ends the
+# process when it has none for a worker that connects, and whom it accepts is judged only afterwards.
+_PARTS = 8
+_FOR_WORKERS = 6
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
@@ -38,6 +42,32 @@ def raise_descriptor_limit() -> None:
     wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, WANTED_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def most_clients(descriptors: int) -> int:
+    """Return how many workers a limit of `descriptors` leaves room for.
+
+    >>> most_clients(1024)
+    384
+    """
+    return descriptors * _FOR_WORKERS // _PARTS // 2
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return WANTED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def lacks_descriptors() -> bool:
+    """Whether so few are left that no more peers and no more sessions can be had."""
+    try:
+        lowest = os.eventfd(0, os.EFD_CLOEXEC)  # all below it are taken
+    except OSError:
+        return True
+    os.close(lowest)
+    limit = descriptor_limit()
+    return lowest >= limit - limit // _PARTS
 
 
 def keep_memory_private() -> None:

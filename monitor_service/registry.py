@@ -92,7 +92,7 @@ class Registry:
         if hosts > self._limits.hosts:
             return Refusal("hosts", f"a watch of {hosts} hosts: {self._limits.hosts} are allowed (--max-hosts)")
         if lease is None and len(self.leases) >= self._limits.clients:
-            return Refusal("clients", f"too many clients: {self._limits.clients} are allowed (--max-clients)")
+            return Refusal("clients", f"too many clients: {self._limits.clients} are allowed (--max-clients, ulimit -n)")
         if lease is not None and request.watch.key not in lease.interests and len(lease.interests) >= self._limits.watches:
             return Refusal("watches", f"too many watches: {self._limits.watches} per client are allowed (--max-watches)")
         return None

@@ -17,6 +17,8 @@ EXIT_OK = 0
 LOCK_POLL = 0.1
 HANDING_OVER_POLL = 0.005
 ASK_AGAIN = 2.0
+# Seconds that an on-demand monitor stays without leases, unless --linger says otherwise.
+LINGER_SECONDS = 60.0
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +26,8 @@ def run(options: argparse.Namespace) -> int:
     from monitor_service import logs, process, systemd
 
     os.umask(0o077)
-    paths = prepare(options.directory, group=options.group)
+    # Whoever starts one on demand has made the directory. When it is gone, they are as well: nobody would ever ask this monitor.
+    paths = prepare(options.directory, group=options.group, make=not options.on_demand)
     if options.detach:
         log = os.open(paths.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(log, 1)
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     from monitor_service.service import serve
 
     if options.listen is not None:
-        events_url(options.listen)
+        events_url(options.listen, "--listen")
         trouble = check_listening(options.listen, options.keys)
         if trouble is not None:
             raise MonitorDirectoryError(trouble)
@@ -55,13 +58,16 @@ def run(options: argparse.Namespace) -> int:
         _wait_for_lock(paths, election, take_over=options.take_over)
     from wrapper.monitor.messages import LEASE_SECONDS
 
-    limits = Limits(options.max_clients, options.max_clusters, options.max_watches, options.max_hosts, options.max_request)
+    clients = min(options.max_clients, process.most_clients(process.descriptor_limit()))
+    if clients < options.max_clients:
+        logger.info("%d descriptors (ulimit -n) leave room for %d clients", process.descriptor_limit(), clients)
+    limits = Limits(clients, options.max_clusters, options.max_watches, options.max_hosts, options.max_request)
     return serve(
         paths,
         election,
         Options(
             on_demand=options.on_demand,
-            linger=options.linger,
+            linger=options.linger or LINGER_SECONDS,
             warm=options.warm,
             lease=options.lease or LEASE_SECONDS,
             group=options.group,
@@ -99,7 +105,7 @@ def _wait_for_lock(paths: MonitorPaths, election: Election, *, take_over: bool) 
 
 
 def _ask_to_hand_over(paths: MonitorPaths, *, take_over: bool) -> str | None:
-    """Return why the monitor does not hand over: empty when it does, None when it does not answer."""
+    """Return why the monitor does not hand over: empty when it does, None when it does not say."""
     from monitor_service.client import MonitorConnection
     from wrapper.monitor.messages import DrainRequest, Ok, Refused, StopRequest
 
@@ -108,8 +114,8 @@ def _ask_to_hand_over(paths: MonitorPaths, *, take_over: bool) -> str | None:
             if take_over:
                 connection.ask(DrainRequest(), timeout=1.0)
             answer = connection.ask(StopRequest(drain=True), timeout=1.0)
-    except TimeoutError:
-        return None
+    except TimeoutError as error:
+        return str(error)
     if isinstance(answer, Ok):
         return ""
     return answer.reason if isinstance(answer, Refused) else None

@@ -24,7 +24,8 @@ from monitor_service.registry import Registry
 from monitor_service.requests import Requests
 from monitor_service.supervisor import Supervisor
 from wrapper.monitor.messages import HEARTBEAT_INTERVAL, DrainRequest, Message, Ok, Refused, Status, StatusRequest, StopRequest
-from wrapper.monitor.paths import MonitorPaths, events_url
+from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url
+from wrapper.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL = 1.0
 # Seconds; lets the answer to a stop request leave before the socket closes.
 STOP_DELAY = 0.05
+
+# Seconds between one cluster's hosts and the next one's, when all are asked again.
+POKE_PAUSE = 0.02
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -92,7 +96,17 @@ class Service:
             ):
                 # What is set from here on holds for what is bound from here on.
                 serve_encrypted(socket, self.options.keys)
-                socket.bind(url)
+                try:
+                    socket.bind(url)
+                except zmq.ZMQError as error:
+                    raise MonitorDirectoryError(
+                        f"--listen {self.options.listen}: {url} cannot be served: {os.strerror(error.errno or 0)}; "
+                        "HOST has to be an address of this machine, PORT and the next one free"
+                    ) from error
+
+    @property
+    def _introduction(self) -> str:
+        return f"pid {os.getpid()}, epoch {self.epoch}, version {__version__}, {self.options.mode}, in {self.paths.directory}"
 
     async def run(self) -> int:
         """Serve until a signal, a stop request, idleness, or the loss of the monitor's files. Returns the exit code."""
@@ -103,7 +117,7 @@ class Service:
         self.context.publisher.start()
         self.control.start()
         self.context.drivers.preload()
-        self.context.publisher.journal("monitor", "STARTED", f"pid {os.getpid()}, epoch {self.epoch}")
+        self.context.publisher.journal("monitor", "STARTED", self._introduction)
         systemd.notify("READY=1", f"STATUS=serving {self.paths.directory}, epoch {self.epoch}")
         beat = loop.create_task(self._beat(), name="heartbeat")
         await self._stopping.wait()
@@ -159,8 +173,10 @@ class Service:
         self.context.registry.extend(seconds)
         self._idle_since += seconds
         self.context.publisher.journal("monitor", "PAUSED", f"the loop stood still for {seconds:.1f} s: running probes are void")
-        for cluster in self.context.clusters.values():
+        for number, cluster in enumerate(self.context.clusters.values()):
             cluster.on_pause()
+            # One after the other: to ask ten thousand hosts in one turn of the loop would be the next pause.
+            asyncio.get_running_loop().call_later(number * POKE_PAUSE, cluster.poke)
 
     def _sweep(self) -> None:
         lost = self._election.lost()
@@ -198,7 +214,7 @@ class Service:
         if not self.draining:
             self.draining = True
             leases = len(self.context.registry.leases)
-            self.context.publisher.journal("monitor", "DRAINING", f"nobody new is served; {leases} clients are left")
+            self.context.publisher.journal("monitor", "DRAINING", f"nobody new is served; clients left: {leases}")
         return Ok()
 
     def _stop_requested(self, request: StopRequest) -> Message:
@@ -228,5 +244,9 @@ def serve(paths: MonitorPaths, election: Election, options: Options) -> int:
 
 async def _create(paths: MonitorPaths, election: Election, options: Options, guard: LoopGuard) -> Service:
     service = Service(paths, election, options, guard)
-    service.bind()
+    try:
+        service.bind()
+    except Exception:
+        service.close()
+        raise
     return service

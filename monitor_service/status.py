@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from wrapper.monitor.state import HostHealth, TopologyHost
 from wrapper.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def document(service: Service, asker: str) -> dict[str, Any]:
         "version": __version__,
         "pid": os.getpid(),
         "epoch": service.epoch,
-        "mode": "on demand" if service.options.on_demand else "explicit",
+        "mode": service.options.mode,
         "directory": str(service.paths.directory),
         "uptime": round(now - service.started, 3),
         "at": time(),
@@ -65,6 +66,7 @@ def document(service: Service, asker: str) -> dict[str, Any]:
 def _cluster(cluster: Cluster, now: float) -> dict[str, Any]:
     view = cluster.view
     state = cluster.state()
+    members = {member.key: member for member in view.topology.hosts}
     sessions = sum(actor.has_session for actor in cluster.host_actors.values())
     membership_session = cluster.topology_actor is not None and cluster.topology_actor.has_session
     return {
@@ -83,13 +85,12 @@ def _cluster(cluster: Cluster, now: float) -> dict[str, Any]:
         "settings": msgspec.to_builtins(cluster.settings),
         "offers": len(cluster.logins),
         "probe_sessions": sessions + membership_session,
-        "hosts": [_host(cluster, key, now) for key in sorted(state.health)],
+        "hosts": [_host(cluster, health, members.get(key), now) for key, health in sorted(state.health.items())],
     }
 
 
-def _host(cluster: Cluster, key: str, now: float) -> dict[str, Any]:
-    health = cluster.state().health[key]
-    member = cluster.view.topology.member(key)
+def _host(cluster: Cluster, health: HostHealth, member: TopologyHost | None, now: float) -> dict[str, Any]:
+    key = health.key
     actor = cluster.host_actors.get(key)
     return {
         "key": key,

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -65,6 +66,7 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
         say(f"cannot ask the endpoint: {error}")
         return 1
     with MonitorConnection(paths, has_login=True) as connection:
+        connection.subscribe()
         answer = connection.ask(request)
         if not isinstance(answer, Watched):
             say(f"the monitor does not watch it: {answer}")
@@ -80,7 +82,8 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
                     if isinstance(connection.ask(Renew(request.client)), UnknownLease):
                         connection.ask(request)
         finally:
-            connection.ask(Release(request.client))
+            with suppress(TimeoutError):  # a monitor that has ended needs no farewell
+                connection.ask(Release(request.client))
     return 0
 
 

@@ -26,6 +26,9 @@ from wrapper.resolver import static_address
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind, parse_endpoint
 
+# The prefixes of parameters for the monitor's sessions, of which it has one kind; the first one wins.
+_MONITORS = ("monitoring-", "topology-monitoring-")
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -76,13 +79,19 @@ class KnownCluster:
             topology_refresh=self._settings.seconds("topology_refresh_ms"),
             high_refresh=self._settings.seconds("cluster_topology_high_refresh_rate_ms"),
             instance_template=str(self.template),
-            connect_timeout=self._settings["connect_timeout"],
+            # To the driver, 0 means for ever; a monitor's session has to end.
+            connect_timeout=min(max(self._monitor_setting("connect_timeout") or 5.0, 0.05), 86_400.0),
             accessible_regions=self.accessible_regions,
         )
 
+    def _monitor_setting(self, name: str) -> Any:
+        """The value that a parameter has for the monitor's sessions."""
+        given = [self._settings.monitoring.get(prefix, {}).get(name) for prefix in _MONITORS]
+        return next((value for value in given if value is not None), self._settings[name])
+
     def _login_overrides(self, driver_dialect: DriverDialect) -> dict[str, Any]:
         overrides: dict[str, Any] = {}
-        for prefix in ("topology-monitoring-", "monitoring-"):
+        for prefix in reversed(_MONITORS):
             given = self._settings.monitoring.get(prefix, {})
             overrides.update((name, value) for name, value in given.items() if driver_dialect.knows_parameter(name))
         return {driver_dialect.database_keyword if name == "database" else name: value for name, value in overrides.items()}

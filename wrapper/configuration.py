@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from wrapper.cluster import KnownCluster
-from wrapper.conninfo import extract
+from wrapper.conninfo import ENVIRONMENT, extract
 from wrapper.drivers import driver_dialect_for
+from wrapper.effects import tell
 from wrapper.errors import AwsWrapperError
 from wrapper.pipeline import PluginReference, parse_plugins, sort_codes
 from wrapper.profiles import ConfigurationProfile, DriverConfigurationProfiles, apply, chosen_plugins, provider_of
@@ -50,16 +52,17 @@ def configuration_of(target: Callable[..., Any] | None, conninfo: str, keywords:
         hash((target, arguments))
     except TypeError:
         return _configure.__wrapped__(target, conninfo, arguments, None)
-    return _configure(target, conninfo, arguments, DriverConfigurationProfiles.version())
+    return _configure(target, conninfo, arguments, (DriverConfigurationProfiles.version(), *map(os.environ.get, ENVIRONMENT)))
 
 
 @lru_cache(maxsize=64)
 def _configure(
-    target: Callable[..., Any] | None, conninfo: str, arguments: Sequence[tuple[str, type, Any]], _profiles: object
+    target: Callable[..., Any] | None, conninfo: str, arguments: Sequence[tuple[str, type, Any]], _surroundings: object
 ) -> Configuration:
     driver_dialect = driver_dialect_for(target)
     ours, text = extract(conninfo, is_foreign_to_driver)
     given = merge({**driver_dialect.parse_conninfo(text), **ours}, {name: value for name, _, value in arguments})
+    tell(given)
     profile = DriverConfigurationProfiles.get_profile(given["profile_name"]) if given.get("profile_name") else None
     if profile is not None:
         given = apply(profile, given)

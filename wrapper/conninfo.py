@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 from wrapper.errors import AwsWrapperError
 
+# What in libpq's environment says which endpoint is meant. It is looked at for every connect: each name costs a microsecond.
+ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
 URI_SCHEMES = ("postgresql://", "postgres://")
 # To libpq a blank is an ASCII one, a quote matters at the beginning of a value only, and a backslash at the very end is dropped.
 # A plain value may not begin with a blank: the blanks after the "=" are skipped, also when another pair follows them.

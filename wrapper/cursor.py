@@ -59,6 +59,7 @@ class AwsWrapperCursor:
 
 
 _SWEEP = 64
+REPLACED = "this cursor belongs to a connection that has been replaced; make a new cursor"
 
 
 @cache
@@ -78,9 +79,7 @@ def refused(wrapped_class: type) -> type:
     """Return the class of cursors whose connection has switched: closing is allowed, everything else says what to do."""
 
     def refuse(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise for_driver(AwsWrapperError, self._conn._calls.interface_error)(
-            "this cursor belongs to a connection that has been replaced; make a new cursor"
-        )
+        raise for_driver(AwsWrapperError, self._conn._calls.interface_error)(REPLACED)
 
     def forget(self: Any) -> None:
         """Nothing is left to close, and no warning is due."""

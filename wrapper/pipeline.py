@@ -74,7 +74,7 @@ _REGISTRY: dict[str, Registration] = {
 }
 
 # Codes of the AWS Advanced Python Wrapper that this version does not have yet: refused by name rather than as a typing error.
-_PLANNED = frozenset(
+PLANNED = frozenset(
     {
         "custom_endpoint",
         "read_write_splitting",
@@ -99,6 +99,10 @@ def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory],
     """Make a plugin available under a code, for all later connections of this process."""
     if not plugin_code or "," in plugin_code or plugin_code != plugin_code.strip():
         raise AwsWrapperError(f"plugin code {plugin_code!r} is not usable: expected text without commas and outer blanks")
+    if not callable(getattr(plugin_factory_class, "get_instance", None)):
+        raise AwsWrapperError(f"plugin {plugin_code}: {plugin_factory_class!r} is no factory class with get_instance")
+    if not isinstance(weight, int):
+        raise AwsWrapperError(f"plugin {plugin_code}: weight={weight!r} is not valid: expected a whole number")
     _REGISTRY[plugin_code] = Registration(plugin_factory_class, weight)
 
 
@@ -124,7 +128,7 @@ def parse_codes(text: str) -> list[str]:
     for code in codes:
         if code in _REGISTRY or _find_installed(code):
             continue
-        if code in _PLANNED:
+        if code in PLANNED:
             raise AwsWrapperError(
                 f"plugins={text!r}: the plugin {code!r} of the AWS Advanced Python Wrapper does not exist here yet; available: "
                 f"{', '.join(plugin_codes())}"
@@ -189,20 +193,35 @@ def sort_codes(codes: Sequence[_R]) -> list[_R]:
     return [code for _, code in sorted(weighted, key=lambda pair: pair[0])]
 
 
+def _made(factory: type[PluginFactory], service: PluginService, settings: Settings) -> Plugin:
+    plugin = factory.get_instance(service, settings)
+    if not isinstance(plugin, Plugin):
+        raise AwsWrapperError(f"{factory!r}.get_instance returned {plugin!r}: expected a wrapper.Plugin")
+    return plugin
+
+
+def _subscriptions(plugin: Plugin) -> frozenset[str]:
+    names: Any = plugin.subscribed_methods
+    if callable(names) or isinstance(names, str):
+        kind = type(plugin).__qualname__
+        raise AwsWrapperError(f"{kind}.subscribed_methods is not valid: expected a property that returns a set of names")
+    return frozenset(names)
+
+
 class PluginManager:
     """The plugins of one connection and the pipelines that run through them."""
 
     def __init__(self, service: PluginService, settings: Settings, chain: Sequence[PluginReference]) -> None:
         """`chain`: what `parse_plugins` returned, in the order in which it is to run, outermost first."""
-        self.plugins: list[Plugin] = [registration_of(plugin).load().get_instance(service, settings) for plugin in chain]
+        self.plugins = [_made(registration_of(plugin).load(), service, settings) for plugin in chain]
+        self._subscriptions = [_subscriptions(plugin) for plugin in self.plugins]
+        self._all_subscriptions: frozenset[str] = frozenset().union(*self._subscriptions)
         # What the pipelines run for each plugin: itself, unless another one supervises it.
         self._links = self.plugins
         for plugin in self.plugins:
             supervise = getattr(plugin, "supervise", None)
             if supervise is not None:
                 self._links = [supervise(link) for link in self._links]
-        self._subscriptions = [plugin.subscribed_methods for plugin in self.plugins]
-        self._all_subscriptions = frozenset().union(*self._subscriptions)
 
     def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
         if not self.is_subscribed(method):
@@ -238,8 +257,16 @@ class PluginManager:
         run: Callable[[], Any] = partial(open_connection, host_info, props)
         for plugin in reversed(self._subscribed(pipeline, skip)):
             step = plugin.connect if pipeline == CONNECT else plugin.force_connect
-            run = partial(step, target, dialect, host_info, props, is_initial_connection, run)
+            run = partial(self._connection, step, target, dialect, host_info, props, is_initial_connection, run)
         return run()
+
+    def _connection(self, step: Any, *arguments: Any) -> Any:
+        """Return what a plugin's part of a connect pipeline returns, which must be a connection."""
+        found = step(*arguments)
+        if found is None:
+            culprit = self.plugins[self._links.index(step.__self__)]
+            raise AwsWrapperError(f"{type(culprit).__qualname__}.{step.__name__} returned no connection")
+        return found
 
     def init_host_provider(self, service: PluginService, props: Mapping[str, Any], default: Callable[[], None]) -> None:
         """Run the host list provider pipeline; `default` is its end."""
@@ -268,12 +295,14 @@ class PluginManager:
     def get_host_info_by_strategy(
         self, role: HostRole, strategy: str, host_list: Sequence[HostInfo] | None = None
     ) -> HostInfo | None:
-        """Return the first plugin's choice; None when no plugin knows the strategy."""
+        """Return the first plugin's choice; None when no plugin knows the strategy, or none finds a host by it."""
         for plugin in self._subscribed(GET_HOST_INFO_BY_STRATEGY):
             try:
-                return plugin.get_host_info_by_strategy(role, strategy, host_list)
+                chosen = plugin.get_host_info_by_strategy(role, strategy, host_list)
             except UnsupportedOperationError:
                 continue
+            if chosen is not None:
+                return chosen
         return None
 
     def readers_of_shared_state(self) -> list[Plugin]:
@@ -290,6 +319,7 @@ class PluginManager:
 
 __all__ = [
     "FORCE_CONNECT",
+    "PLANNED",
     "PluginManager",
     "PluginReference",
     "Registration",

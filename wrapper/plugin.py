@@ -27,6 +27,17 @@ NOTIFY_CONNECTION_CHANGED = "notify_connection_changed"
 NOTIFY_HOST_LIST_CHANGED = "notify_host_list_changed"
 ACCEPTS_STRATEGY = "accepts_strategy"
 GET_HOST_INFO_BY_STRATEGY = "get_host_info_by_strategy"
+PIPELINES = frozenset(
+    {
+        CONNECT,
+        FORCE_CONNECT,
+        INIT_HOST_PROVIDER,
+        NOTIFY_CONNECTION_CHANGED,
+        NOTIFY_HOST_LIST_CHANGED,
+        ACCEPTS_STRATEGY,
+        GET_HOST_INFO_BY_STRATEGY,
+    }
+)
 ALL_METHODS = "*"
 # The driver methods whose target is a cursor; that of all others is the connection.
 CURSOR_METHODS = frozenset(

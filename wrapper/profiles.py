@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from wrapper.dialects import DIALECTS
+from wrapper.effects import tell
 from wrapper.errors import AwsWrapperError
 from wrapper.pipeline import PluginReference, parse_plugins, registration_of
 from wrapper.plugin import PluginFactory
@@ -183,6 +184,7 @@ class DriverConfigurationProfiles:
             profile = ConfigurationProfile(name, plugins=profile)
         profile = replace(profile, name=name)
         check(profile)
+        tell(profile.parameters)
         _replace_all({**_profiles, name: profile})
 
     @staticmethod

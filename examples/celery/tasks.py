@@ -32,6 +32,7 @@ application.conf.broker_transport_options = {
 }
 # A task that lost its process is run again; its key makes that harmless.
 application.conf.task_acks_late = True
+application.conf.task_reject_on_worker_lost = True
 application.conf.worker_prefetch_multiplier = 1
 
 

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from monitor_service.cadence import CONNECT_PAUSE
+from monitor_service.process import lacks_descriptors
 from monitor_service.resolver import ResolveError
 from monitor_service.sessions import Door, ProbeError, Session
 from wrapper.drivers.classify import ErrorKind
@@ -87,6 +88,8 @@ class SessionKeeper:
             await asyncio.sleep(wait)
         settings = self._cluster.settings
         self.asked_at = monotonic()
+        if lacks_descriptors():
+            raise ProbeError(OURS, "too many open files: those that are left are for workers")
         self._next_connect = self.asked_at + CONNECT_PAUSE
         try:
             self.address = await self._services.resolver.resolve(self._host, settings.connect_timeout)

@@ -60,10 +60,11 @@ def credentials(dsn: str | None) -> Iterator[Finding]:
         yield Finding(CREDENTIALS, NOTE, text, {"environment": environment})
     if dsn is not None:
         source = _source_of_password(dsn)
-        yield Finding(CREDENTIALS, OK, f"the endpoint's password comes from {source}", {"password": source})
+        if source is not None:  # what is wrong with a text that cannot be read is told where it is used
+            yield Finding(CREDENTIALS, OK, f"the endpoint's password comes from {source}", {"password": source})
 
 
-def _source_of_password(dsn: str) -> str:
+def _source_of_password(dsn: str) -> str | None:
     if dsn.startswith("mysql://"):
         return "the address given" if _has_password(dsn) else "nowhere: none is given"
     import psycopg
@@ -72,13 +73,13 @@ def _source_of_password(dsn: str) -> str:
     try:
         given = conninfo_to_dict(dsn)
     except psycopg.Error:
-        return "nowhere: the connection text cannot be read"
+        return None
     if given.get("password"):
         return "the connection text"
     if os.environ.get("PGPASSWORD"):
         return "PGPASSWORD"
     passfile = Path(str(given.get("passfile") or os.environ.get("PGPASSFILE") or Path.home() / ".pgpass"))
-    if passfile.exists():
+    if os.path.exists(passfile):  # Path.exists raises where a directory above may not be entered
         return f"{passfile}, if a line of it fits"
     return f"the service {given['service']!r}, if it has one" if given.get("service") else "nowhere: none is given"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor_service.checks.finding import NOTE, OK, PROBLEM, WARNING, Finding
-from monitor_service.client import MonitorConnection
+from monitor_service.client import STATUS_PATIENCE, MonitorConnection
 from monitor_service.election import is_held
 from wrapper.monitor.launch import interpreter
 from wrapper.monitor.messages import Status, StatusRequest
@@ -117,7 +117,7 @@ def running(chosen: Path | None) -> Iterator[Finding]:
     asked = time.monotonic()
     try:
         with MonitorConnection(paths) as connection:
-            answer = connection.ask(StatusRequest())
+            answer = connection.ask(StatusRequest(), STATUS_PATIENCE)
     except TimeoutError as error:
         yield Finding(MONITOR, PROBLEM, str(error), {"running": True})
         return

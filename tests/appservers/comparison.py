@@ -27,18 +27,30 @@ from wrapper.monitor.paths import DIRECTORY_VARIABLE
 from wrapper.testing import LocalAurora
 from wrapper.testing.processes import children
 
-WORKERS = 2
 # Seconds.
 _SETTLE = 3.0
 _WINDOW = 25.0
 _PROMOTE_AFTER = 1.0
 # gunicorn is not installed beside the reference: ours is found behind everything that is.
 _GUNICORN = "import sys; sys.path.append(sys.argv.pop(1)); from gunicorn.app.wsgiapp import run; run()"
+
+
+@dataclass(frozen=True)
+class Case:
+    """How many workers gunicorn has, and its further options."""
+
+    workers: int
+    options: tuple[str, ...] = ()
+
+
 CASES = {
-    "sync": (),
-    "sync, preload": ("--preload",),
+    "2 workers, sync": Case(2),
+    "2 workers, sync, preload": Case(2, ("--preload",)),
     # A worker may take no more connections than it has threads for: the other would get none.
-    "gthread, preload": ("--preload", "--worker-class", "gthread", "--threads", "2", "--worker-connections", "2"),
+    "2 workers, gthread, preload": Case(
+        2, ("--preload", "--worker-class", "gthread", "--threads", "2", "--worker-connections", "2")
+    ),
+    "8 workers, sync": Case(8),
 }
 
 
@@ -56,7 +68,7 @@ class Figures:
         return f"{self.threads} threads, {self.sessions} monitoring sessions, calls in flight {ended}"
 
 
-def measure(case: str, side: Side, lab: LocalAurora) -> Figures:
+def measure(case: Case, side: Side, lab: LocalAurora) -> Figures:
     """Run one case, after the cluster was put in order. `lab` must call its instances by address: the reference knows no names."""
     lab.reset()
     with tempfile.TemporaryDirectory(prefix="asm-") as directory, _site(case, side, lab, directory) as (process, port):
@@ -65,17 +77,18 @@ def measure(case: str, side: Side, lab: LocalAurora) -> Figures:
         def all_have_answered() -> bool:
             if process.poll() is not None:
                 raise AssertionError(f"gunicorn ended with status {process.returncode}")
-            with ThreadPoolExecutor(8) as pool:
-                answers = [answer for answer in pool.map(lambda _: _ask(port, 0.05), range(8)) if answer]
+            orders = 4 * case.workers
+            with ThreadPoolExecutor(orders) as pool:
+                answers = [answer for answer in pool.map(lambda _: _ask(port, 0.05), range(orders)) if answer]
             workers.update(answer["worker"] for answer in answers)
-            return len(workers) == WORKERS
+            return len(workers) == case.workers
 
         try:
             eventually(all_have_answered, "all workers to answer", 60)
             time.sleep(_SETTLE)
             threads = sum(_threads(pid) for pid in (process.pid, *workers))
             sessions = sum(_monitoring_sessions(lab, instance.id) for instance in lab.instances)
-            noticed = _hang(lab, port, side)
+            noticed = _hang(lab, port, side, case.workers)
         finally:
             subprocess.run(
                 [sys.executable, "-m", "monitor_service", "stop", "--directory", directory],
@@ -86,10 +99,10 @@ def measure(case: str, side: Side, lab: LocalAurora) -> Figures:
     return Figures(threads, sessions, noticed)
 
 
-def _hang(lab: LocalAurora, port: int, side: Side) -> float | None:
-    with ThreadPoolExecutor(WORKERS) as pool:
-        calls = [pool.submit(_ask, port, 600.0) for _ in range(WORKERS)]
-        eventually(lambda: _sleepers(lab) == WORKERS, "a call of each worker to be in flight")
+def _hang(lab: LocalAurora, port: int, side: Side, workers: int) -> float | None:
+    with ThreadPoolExecutor(workers) as pool:
+        calls = [pool.submit(_ask, port, 600.0) for _ in range(workers)]
+        eventually(lambda: _sleepers(lab) == workers, "a call of each worker to be in flight")
         struck = time.monotonic()
         lab.hang("writer")
         # Dropped sessions are more than the reference survives.
@@ -112,7 +125,7 @@ def _ask(port: int, seconds: float) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _site(case: str, side: Side, lab: LocalAurora, directory: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _site(case: Case, side: Side, lab: LocalAurora, directory: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -127,11 +140,11 @@ def _site(case: str, side: Side, lab: LocalAurora, directory: str) -> Iterator[t
         "PARAMETERS": json.dumps(parameters),
         "PYTHONPATH": str(ROOT),
         DIRECTORY_VARIABLE: directory,
-        **({"PRELOADED": "1"} if "--preload" in CASES[case] else {}),
+        **({"PRELOADED": "1"} if "--preload" in case.options else {}),
     }
-    command = [side.python, "-c", _GUNICORN, sysconfig.get_path("purelib"), "--workers", str(WORKERS), "--timeout", "120"]
+    command = [side.python, "-c", _GUNICORN, sysconfig.get_path("purelib"), "--workers", str(case.workers), "--timeout", "120"]
     command += ["--graceful-timeout", "1", "--no-control-socket", "--bind", f"127.0.0.1:{port}", "--log-level", "critical"]
-    command += [*CASES[case], "tests.appservers.compared:application"]
+    command += [*case.options, "tests.appservers.compared:application"]
     process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         yield process, port

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from monitor_service.client import MonitorConnection, NoMonitorError, find
-from tests.appservers.cells import ON_DEMAND, WORKERS, Cell
+from tests.appservers.cells import OF_THE_SERVER, ON_DEMAND, WORKERS, Cell
 from tests.appservers.servers import Server, running
 from tests.integration.conftest import eventually
 from wrapper.monitor.messages import Message, Ok, Status, StatusRequest, StopRequest
@@ -112,7 +112,9 @@ class Stage:
 
     def monitors(self) -> int:
         """Return how many monitors run."""
-        return sum("monitor_service" in command or MONITOR in command for command in self.server.processes().values())
+        commands = self.server.processes().values()
+        # uwsgi's own command line tells what daemon it shall attach.
+        return sum(("monitor_service" in command or MONITOR in command) and "/uwsgi " not in command for command in commands)
 
     def sessions(self, *, of_monitor: bool) -> int:
         """Return how many sessions the monitor, or the application, has on all servers that answer."""
@@ -144,8 +146,8 @@ def _play(stage: Stage) -> Seen:
     if stage.cell.event:
         workers = EVENTS[stage.cell.event](stage, workers)
         eventually(lambda: stage.are_watched(workers), "the monitor to know the new workers")
-    # One that is started on demand while another one starts finds that out, and leaves.
-    eventually(lambda: stage.monitors() == 1, f"one monitor; at first there were {stage.server.processes()}")
+    # A worker may have been faster than the server's own monitor, and have started one that hands over to it.
+    eventually(lambda: stage.monitors() == 1, "just one monitor to run")
     needed = len(stage.lab.instances) + 1
     # While a monitor looks for a writer, as it may at its start, it has more.
     eventually(lambda: stage.sessions(of_monitor=True) == needed, f"{needed} monitoring sessions, as one monitor needs")
@@ -206,10 +208,9 @@ def _leave(stage: Stage) -> None:
     # From Python 3.12 on. The other servers have threads of their own when they fork.
     if stage.cell.server in ("gunicorn", "multiprocessing"):
         assert _FORK_WARNING not in server.said(), "a fork warned of threads"
-    on_demand = stage.cell.monitor == ON_DEMAND or stage.monitors() == 1
-    eventually(lambda: len(server.processes()) == int(on_demand), f"processes to end: {server.processes()}", 10)
+    stays = eventually(lambda: _left_processes(stage), f"processes to end: {server.processes()}", 10)
     eventually(lambda: stage.sessions(of_monitor=False) == 0, "the application's sessions to end", 10)
-    if on_demand:
+    if stays == ON_DEMAND:
         # Longer than a lease lasts: that of a worker which was killed, or had no time on a busy machine, lapses.
         eventually(lambda: not stage.leases(), "all leases to be given up")
         stage.stop_monitor()
@@ -217,6 +218,16 @@ def _leave(stage: Stage) -> None:
     eventually(lambda: stage.sessions(of_monitor=True) == 0, "the monitor's sessions to end", 10)
     left = [path.name for path in stage.directory.iterdir() if path.is_socket()]
     assert not left, f"sockets are left: {left}"
+
+
+def _left_processes(stage: Stage) -> str:
+    """Return what is left of a server that has ended: ON_DEMAND when that is a monitor that waits for other workers, the cell's
+    monitor when nothing is, as it should be where the monitor ends with the server; "" while it is neither yet."""
+    left = stage.server.processes()
+    if not left and stage.cell.monitor in OF_THE_SERVER:
+        return stage.cell.monitor
+    # One that belongs to the server may take a moment longer than the server itself: it is not the one that stays.
+    return ON_DEMAND if len(left) == 1 and stage.status().get("mode") == "on demand" else ""
 
 
 # -- what happens to workers -----------------------------------------------------------------------------------------------------
@@ -248,8 +259,16 @@ def _recycle(stage: Stage, workers: frozenset[int]) -> frozenset[int]:
 
 
 def _kill_one(stage: Stage, workers: frozenset[int]) -> frozenset[int]:
+    """All of them are busy: of Celery's idle ones, one holds the lock of the queue that they share, and would take it along."""
     killed = min(workers)
-    os.kill(killed, signal.SIGKILL)
+    with psycopg.connect(stage.lab.admin_dsn(stage.lab.writer.id)) as admin:
+        orders = _wait_for_lock(stage, admin)
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: not is_alive(killed), "the worker to be dead")
+    served = [order.result()["worker"] for order in orders if order.exception() is None]
+    assert killed not in served, "the dead worker has answered"
+    if stage.cell.server == "celery":
+        assert len(served) == len(orders), "an order whose worker was killed was not run again"
     new = stage.workers(1, besides=workers)
     return (workers - {killed}) | new
 

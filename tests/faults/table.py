@@ -169,7 +169,18 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
             "",
             (
                 "integration/test_handover.py::test_a_hand_over_is_noticed_by_nobody",
+                "integration/test_handover.py::test_the_next_monitor_is_told_what_failed_before_it",
                 "unit/test_new_epoch.py::test_what_is_kept",
+            ),
+        ),
+        Fault(
+            "its directory or its files are removed, as temp directories are swept",
+            "nothing; it ends, and the workers make the directory and a monitor anew",
+            "",
+            (
+                "integration/test_handover.py::test_a_removed_directory_is_made_again",
+                "monitor/test_displaced.py::test_what_was_cleaned_away_is_made_again",
+                "monitor/test_process.py::test_a_monitor_that_lost_its_files_ends",
             ),
         ),
         Fault(
@@ -181,7 +192,16 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
     ),
     "The machine": (
         Fault(
-            "the monitor has no descriptors left",
+            "more workers than the monitor has descriptors for",
+            "nothing; those that are too many are refused, work without it, and are watched once there is room",
+            "7.5 s after there is",
+            (
+                "monitor/test_limits.py::test_more_workers_than_descriptors_end_no_monitor",
+                "integration/test_scarcity.py::test_a_worker_that_is_one_too_many_is_watched_when_there_is_room",
+            ),
+        ),
+        Fault(
+            "the monitor's limit of descriptors is lowered under it",
             "nothing; it says so, blames no host, and opens its sessions when there is room. A worker that connects to it then "
             "makes the ZeroMQ library end its process: like a killed one, it is replaced",
             "the next probe",
@@ -206,15 +226,6 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
                 "monitor/test_limits.py::test_a_full_disk_is_told_in_a_sentence",
                 "monitor/test_limits.py::test_an_epoch_is_raised_on_a_full_disk",
                 "integration/test_scarcity.py::test_a_worker_on_a_full_disk_works_without_a_monitor",
-            ),
-        ),
-        Fault(
-            "the temp directory is cleaned up: the monitor's directory or files are gone",
-            "nothing; that monitor ends, the directory is made again, another one is elected",
-            "3 s",
-            (
-                "monitor/test_displaced.py::test_what_was_cleaned_away_is_made_again",
-                "monitor/test_process.py::test_a_monitor_that_lost_its_files_ends",
             ),
         ),
         Fault(

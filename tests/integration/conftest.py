@@ -42,12 +42,22 @@ def own_monitor(environment: pytest.MonkeyPatch) -> Iterator[Path]:
     environment.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
     wrapper.release_resources()
     forget_client()
-    yield directory
-    wrapper.release_resources()
-    forget_client()
+    try:
+        yield directory
+    finally:
+        wrapper.release_resources()
+        forget_client()
+        eventually(lambda: is_removed(directory), f"the end of the monitor in {directory}")
+
+
+def is_removed(directory: Path) -> bool:
+    """Stop the monitor in a directory and remove it; return whether that is done. A monitor that is just starting makes files
+    meanwhile, or misses its directory and ends."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        monitor_service.cli.main(["stop"])  # in this process: starting another one takes longer than most tests
-    shutil.rmtree(directory)
+        # In this process: starting another one takes longer than most tests.
+        monitor_service.cli.main(["stop", "--directory", str(directory)])
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
 
 
 @pytest.fixture
@@ -62,6 +72,11 @@ def forget_client() -> None:
     from wrapper.monitor import process
     from wrapper.monitor.generation import advance
 
+    searches = [search for client in process._clients.values() for search in client.searches.values()]
+    for search in searches:
+        search.wanted_until = 0.0
+    # Their threads would make a client for whichever directory the environment names by then.
+    eventually(lambda: not any(search._asked for search in searches), "the end of direct searches")
     process._clients.clear()
     advance()  # what was seen through it is not to be believed any more
 

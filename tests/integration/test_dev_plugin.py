@@ -128,6 +128,14 @@ class Slow(Misbehaving):
         return OldConnectionSuggestedAction.NO_OPINION
 
 
+class Misspelt(Misbehaving):
+    """Subscribes to what never comes, beside what does."""
+
+    @property
+    def subscribed_methods(self) -> set[str]:
+        return {"connect", "Cursor.execute", "Cursor.exceute", "Connection.close"}
+
+
 class ThroughTheService(Misbehaving):
     """Opens a second connection as it should."""
 
@@ -155,6 +163,14 @@ def test_it_is_named_wherever_it_stands_in_the_chain(connect: Connect, supervise
     connect(plugins=plugins, auto_sort_wrapper_plugin_order=False)
     (warning,) = [text for text in supervised() if "connection of its own" in text]
     assert f"plugin {ByTheFunction.__qualname__} opened a database connection of its own in connect" in warning
+
+
+def test_subscriptions_to_what_never_comes_are_named(connect: Connect, supervised: Warnings) -> None:
+    install(Misspelt)
+    connect(plugins="first,dev")
+    (warning,) = [text for text in supervised() if "subscribed" in text]
+    assert f"plugin {Misspelt.__qualname__} subscribed to Connection.close, Cursor.exceute, which never comes" in warning
+    assert "Cursor.executemany" in warning
 
 
 def test_a_plugin_that_blocks_is_named_with_the_time_it_took(connect: Connect, supervised: Warnings) -> None:

@@ -361,6 +361,28 @@ def test_failures_outside_the_chain_are_noticed_by_the_next_call(watched: Connec
     assert instance_of(connection) == aurora.writer.id
 
 
+def test_a_cursor_that_the_application_makes_itself(watched: Connect, aurora: LocalAurora) -> None:
+    """As psycopg's documentation does it. Its statements pass the chain by, but it does not stay on a lost connection for ever."""
+    connection, kind = watched(), psycopg.ClientCursor
+    cursor = kind(connection)
+    assert cursor.execute("SELECT 1").fetchone() == (1,)
+    assert cursor.connection is connection
+    aurora.kill("writer")
+    aurora.promote_later(0.2, rejoin=False)
+    # The first call gets the driver's own error, unless somebody else noticed the loss before.
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError) as caught:
+            kind(connection).execute("SELECT 1")
+        if isinstance(caught.value, wrapper.FailoverError):
+            break
+    assert isinstance(caught.value, wrapper.FailoverSuccessError)
+    assert caught.value.outcome == "not_sent"
+    assert kind(connection).execute("SELECT inet_server_addr() IS NOT NULL").fetchone() == (True,)
+    assert instance_of(connection) == aurora.writer.id
+    with pytest.raises(psycopg.OperationalError):
+        cursor.execute("SELECT 1")
+
+
 def test_a_copy_that_is_lost_breaks_its_block(watched: Connect, aurora: LocalAurora) -> None:
     connection = watched()
     connection.execute("CREATE TABLE copied (x text)")

@@ -91,8 +91,9 @@ def test_errors_of_statements_are_the_drivers_own(watched: Connect) -> None:
     assert type(caught.value) is psycopg.errors.UniqueViolation
 
 
-def test_it_can_be_switched_off(watched: Connect, aurora: LocalAurora) -> None:
-    connection = watched(enable_failover=False, **V1)
+@pytest.mark.parametrize("version", [V1, V2], ids=["failover", "failover_v2"])
+def test_it_can_be_switched_off(watched: Connect, aurora: LocalAurora, version: dict[str, Any]) -> None:
+    connection = watched(enable_failover=False, **version)
     aurora.kill("writer")
     with pytest.raises(psycopg.OperationalError) as caught:
         connection.execute("SELECT 1")

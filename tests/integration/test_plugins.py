@@ -136,6 +136,58 @@ def test_a_code_that_could_not_be_written_in_a_list_is_refused(code: str) -> Non
         wrapper.register_plugin(code, ObserverFactory)
 
 
+class NoConnection(Observer):
+    def connect(self, *args: Any) -> Any:
+        args[-1]().close()  # and forgets to return it
+
+
+class NoProperty(Observer):
+    def subscribed_methods(self) -> set[str]:  # type: ignore[override]
+        return {"connect"}
+
+
+class OneName(Observer):
+    @property
+    def subscribed_methods(self) -> Any:
+        return "connect"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (NoConnection, "NoConnection.connect returned no connection"),
+        (NoProperty, "NoProperty.subscribed_methods is not valid: expected a property"),
+        (OneName, "OneName.subscribed_methods is not valid: expected a property"),
+        (lambda: None, "get_instance returned None: expected a wrapper.Plugin"),
+    ],
+)
+def test_a_mistake_of_a_plugin_is_named(connect: Connect, make: Any, expected: str) -> None:
+    factory = type("Factory", (), {"get_instance": staticmethod(lambda plugin_service, props: make())})
+    wrapper.register_plugin("observer", factory)
+    for plugins in ("observer", "failover_v2,observer,dev"):
+        with pytest.raises(AwsWrapperError, match=expected):
+            connect(plugins=plugins)
+
+
+@pytest.mark.parametrize(("factory", "weight"), [(object, 1), (None, 1), (ObserverFactory, "1")])
+def test_what_cannot_make_plugins_is_refused(factory: Any, weight: Any) -> None:
+    with pytest.raises(AwsWrapperError, match="plugin mine: "):
+        wrapper.register_plugin("mine", factory, weight)
+
+
+def test_a_plugin_that_finds_no_host_leaves_the_choice_to_the_next_one(connect: Connect) -> None:
+    class Undecided(Observer):
+        def get_host_info_by_strategy(self, *args: Any, **kwargs: Any) -> HostInfo | None:
+            return None
+
+    wrapper.register_plugin("undecided", type("Factory", (), {"get_instance": staticmethod(lambda service, props: Undecided())}), 0)
+    try:
+        service = connect(plugins="undecided,observer").plugin_service
+        assert service.get_host_info_by_strategy(HostRole.READER, "first", [HostInfo("a", 1)]) == HostInfo("a", 1)
+    finally:
+        del _REGISTRY["undecided"]
+
+
 def test_the_example_plugins(connect: Connect) -> None:
     from examples.plugins import application_name, slow_statements
 

@@ -15,6 +15,8 @@ import pytest
 
 from tests.integration.conftest import client, drivers, eventually
 from tests.integration.test_monitor_faults import ROOT, Load, monitor_pid
+from tests.monitor.test_limits import Crowd
+from wrapper.monitor.paths import MonitorPaths
 from wrapper.testing import LocalAurora
 
 Connect = Callable[..., Any]
@@ -80,6 +82,35 @@ def test_a_starving_monitor_costs_no_query(watched: Connect, aurora: LocalAurora
             newcomer.communicate()
     assert load.errors == []
     assert connection.plugin_service.physical(connection.target_connection).handle.aborted_by is None
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_one_too_many_is_watched_when_there_is_room(aurora: LocalAurora, monitor_directory: Path) -> None:
+    command = [sys.executable, "-m", "monitor_service", "run"]
+    with (monitor_directory / "log").open("wb") as log:
+        monitor = subprocess.Popen(["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command], stdout=log, stderr=log)
+    paths = MonitorPaths(monitor_directory)
+    crowd = Crowd(paths)
+    newcomer = None
+    try:
+        eventually(paths.control.exists, "the monitor")
+        while crowd.is_let_in():
+            pass
+        newcomer = another_worker(aurora, "watched")
+        assert newcomer.stdout is not None
+        assert newcomer.stdout.readline() == "[(1,)]\n"
+        assert newcomer.stderr is not None
+        assert "admits no connection of this process" in newcomer.stderr.readline()
+        crowd.leave()
+        assert newcomer.communicate(timeout=60)[0] == "done\n"
+        assert monitor.poll() is None
+    finally:
+        crowd.leave()
+        if newcomer is not None:
+            newcomer.kill()
+            newcomer.communicate()
+        monitor.terminate()
+        monitor.wait(20)
 
 
 def no_file_may_grow() -> None:

@@ -38,6 +38,7 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
+from wrapper.monitor.parts import Joiner
 from wrapper.monitor.paths import MonitorPaths
 from wrapper.monitor.state import (
     FROM_DIRECT,
@@ -137,6 +138,7 @@ class Worker:
         self.beats = 0
         self.welcomed = False
         self._seq = 0
+        self._joiner = Joiner()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.control = self._context.socket(zmq.DEALER)
         self.events = self._context.socket(zmq.SUB)
@@ -160,7 +162,9 @@ class Worker:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.control.poll(20):
-                envelope = decode_envelope(self.control.recv())
+                envelope = self._joiner.envelope(self.control.recv())
+                if envelope is None:
+                    continue
                 answer = decode_body(envelope)
                 assert answer is not None
                 if envelope.seq == self._seq:

@@ -154,9 +154,8 @@ def test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place(temporar
     assert CANARY not in log.read_text()
 
 
-@pytest.mark.parametrize(
-    "victims", ["*", pytest.param("*.sock", marks=pytest.mark.slow), pytest.param("*.lock", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("victims", ["*", "*.sock", "*.lock"])
 def test_what_was_cleaned_away_is_made_again(directory: Path, victims: str) -> None:
     ours = directory / "d"
     environment = {**os.environ, "AWS_WRAPPER_MONITOR_DIR": str(ours)}

@@ -155,7 +155,7 @@ def test_a_draining_monitor_serves_those_it_has_and_ends_with_the_last(start_mon
     monitor = start_monitor()
     with worker(monitor.paths) as old, worker(monitor.paths) as new:
         topic = old.watch(server)
-        assert ask("drain", "--no-wait") == (0, "draining: 1 clients are left\n")
+        assert ask("drain", "--no-wait") == (0, "draining; clients left: 1\n")
         refused = new.ask(new.request(server))
         assert isinstance(refused, Refused)
         assert "draining" in refused.reason
@@ -178,7 +178,7 @@ def test_a_draining_monitor_hands_over_to_one_that_waits(start_monitor: Start, a
     eventually(lambda: "it stays" in second.log.read_text(), "the second one to wait")
     with worker(first.paths) as one:
         one.watch(server)
-        assert ask("drain") == (0, "draining: 1 clients are left\nstopped\n"), "it waits for the end of that one, not of the next"
+        assert ask("drain") == (0, "draining; clients left: 1\nstopped\n"), "it waits for the end of that one, not of the next"
         eventually(second.serves, "the second one to serve")
         one.until(lambda: one._epoch == int(first.paths.lock.read_text()), "the new epoch to be heard")
         assert isinstance(one.ask(one.request(server)), Watched)

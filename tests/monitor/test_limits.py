@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from monitor_service.client import MonitorConnection
 from wrapper.monitor.messages import Ok, Status, StatusRequest, StopRequest
@@ -62,6 +64,51 @@ def test_a_monitor_without_descriptors_blames_nobody(start_monitor: Start, serve
         assert one.writer(topic) == server.key
         assert all(not update.health.is_failing for _, update in one.updates if type(update).__name__ == "HealthUpdate")
         eventually(lambda: descriptors(monitor.pid) <= before, "no more descriptors than before")
+
+
+# Descriptors of a monitor that is given few.
+FEW = 96
+
+
+class Crowd:
+    """Connections that stay."""
+
+    def __init__(self, paths: MonitorPaths) -> None:
+        self._url = paths.control_url
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets: list[zmq.Socket[bytes]] = []
+
+    def is_let_in(self) -> bool:
+        """Connect once more; return the monitor's verdict."""
+        socket = self._context.socket(zmq.DEALER)
+        link = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self._sockets += [socket, link]
+        socket.connect(self._url)
+        assert link.poll(10_000), "no verdict"
+        return bool(recv_monitor_message(link)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+    def leave(self) -> None:
+        self._context.destroy(linger=0)
+
+
+def test_more_workers_than_descriptors_end_no_monitor(directory: Path) -> None:
+    monitor = MonitorProcess(directory, "--dumpable", prefix=("sh", "-c", f'ulimit -n {FEW}; exec "$@"', "sh"))
+    crowd = Crowd(monitor.paths)
+    try:
+        with worker(monitor.paths) as one:
+            assert one.status()["limits"]["clients"] == FEW * 6 // 8 // 2
+            let_in = [crowd.is_let_in() for _ in range(FEW)]
+            assert let_in == sorted(let_in, reverse=True)
+            assert FEW // 4 < sum(let_in) < FEW * 7 // 8
+            assert one.status()["counters"]["refused for want of descriptors"] == FEW - sum(let_in)
+            crowd.leave()
+            eventually(lambda: descriptors(monitor.pid) < FEW // 2, "the crowd to have gone")
+            with worker(monitor.paths) as other:
+                assert other.status()["pid"] == monitor.pid
+        assert "too few descriptors are left (ulimit -n)" in monitor.log.read_text()
+    finally:
+        crowd.leave()
+        assert monitor.stop() == 0
 
 
 def asked(one: Worker, topic: str, server: Server) -> int:

@@ -47,7 +47,7 @@ def test_what_goes_over_a_limit_is_refused_by_name_and_counted(
         elsewhere = Topology(hosts=(TopologyHost("127.255.0.1", server.port),))
         many = Topology(hosts=tuple(TopologyHost(f"127.255.0.{number}", server.port) for number in range(4)))
         refused: list[tuple[Message, str, str]] = [
-            (other.ask(other.request(server)), "clients", "1 are allowed (--max-clients)"),
+            (other.ask(other.request(server)), "clients", "1 are allowed (--max-clients, ulimit -n)"),
             (one.ask(one.request(server, endpoint="elsewhere", seed=elsewhere)), "clusters", "1 are allowed (--max-clusters)"),
             (one.ask(one.request(server, seed=many)), "hosts", "a watch of 4 hosts: 3 are allowed (--max-hosts)"),
             (one.ask(one.request(server, offer=Offer({"password": "x" * 5000}))), "requests", "4000 are allowed (--max-request)"),
@@ -159,7 +159,7 @@ def test_a_directory_that_others_can_reach_is_not_used(
 def test_a_link_to_a_directory_is_not_used(directory: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(directory)
-    with pytest.raises(MonitorDirectoryError, match="is not a directory; remove it"):
+    with pytest.raises(MonitorDirectoryError, match="is a symbolic link; remove it"):
         prepare(link)
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
+from typing import Any
 
+import mysql.connector
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg import ProgrammingError
+from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from wrapper.configuration import configuration_of
 from wrapper.conninfo import extract
+from wrapper.drivers import psycopg_service
 from wrapper.errors import AwsWrapperError
 from wrapper.settings import is_foreign_to_driver
 
@@ -67,6 +74,128 @@ def test_unreadable_text_is_not_repeated(text: str) -> None:
     with pytest.raises(AwsWrapperError) as caught:
         extract(text, is_foreign_to_driver)
     assert "s3cret" not in str(caught.value)
+
+
+def everything_about(error: BaseException | None) -> str:
+    """What an error says, and what it hangs together with."""
+    return "" if error is None else f"{error!r} {error.args} {everything_about(error.__cause__ or error.__context__)}"
+
+
+@pytest.mark.parametrize(
+    ("target", "text", "keywords"),
+    [
+        (psycopg.connect, "host=a pasword=s3cret", {}),
+        (psycopg.connect, "host=a password=s3cret x", {}),
+        (psycopg.connect, "postgresql://u:s3cret@[::1/d", {}),
+        (psycopg.connect, "postgresql://u:s3cret%zz@h/d", {}),
+        (psycopg.connect, "postgresql://h/d?password=s3cret%zz", {}),
+        (psycopg.connect, "postgresql://h/d?pasword=s3cret", {}),
+        (psycopg.connect, "postgresql://u:p@s3cret@h/d", {}),
+        (psycopg.connect, "postgresql://u:p/s3cret@h/d", {}),
+        (psycopg.connect, "postgresql://u:s3cret/d", {}),
+        (psycopg.connect, "postgresql://u:s3cret", {}),
+        (psycopg.connect, "mysql://u:s3cret@h/d", {}),
+        (psycopg.connect, "", {"password": ["s3cret"]}),
+        (mysql.connector.connect, "host=a password=s3cret", {}),
+        (mysql.connector.connect, "mysql://u:s3cret@h/d", {}),
+        (mysql.connector.connect, "", {"pasword": "s3cret"}),
+        (mysql.connector.connect, "", {"password": b"s3cret"}),
+        (mysql.connector.connect, "", {"password": "s3cret", "passwd": "s3cret"}),
+    ],
+)
+def test_a_password_in_what_is_refused_is_in_no_error(target: Any, text: str, keywords: dict[str, Any]) -> None:
+    with pytest.raises(AwsWrapperError) as caught:
+        configuration_of(target, text, keywords)
+    assert "s3cret" not in everything_about(caught.value)
+
+
+# -- the environment and services --------------------------------------------------------------------------------------------------
+
+SERVICES = """
+# a comment
+[other]
+host=elsewhere
+[mine]
+host=endpoint.example
+ port=5433
+user=somebody
+dbname=a = b
+host=twice
+keepalives_idle=7
+connect_timeout=9
+
+[ldap]
+ldap://directory/
+"""
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """An environment that says nothing of databases but where services are."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "services").write_text(SERVICES)
+    monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return monkeypatch
+
+
+def watched(text: str = "", **keywords: Any) -> tuple[str, int] | None:
+    watch = configuration_of(psycopg.connect, text, keywords).cluster.watch
+    return None if watch is None else (watch.host, watch.port)
+
+
+def test_the_environment_names_the_endpoint_at_every_connect(environment: pytest.MonkeyPatch) -> None:
+    assert watched() is None
+    environment.setenv("PGHOST", "first.example")
+    assert watched() == ("first.example", 5432)
+    environment.setenv("PGHOST", "second.example")
+    environment.setenv("PGPORT", "5433")
+    assert watched() == ("second.example", 5433)
+    assert watched("host=given") == ("given", 5433)
+    assert watched(host="given", port=1) == ("given", 1)
+    environment.setenv("PGPORT", "nonsense")  # libpq says so
+    assert watched() is None
+
+
+def test_a_service_is_read_as_libpq_reads_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PGSERVICE", "mine")
+    libpqs = {option.keyword.decode(): option.val.decode() for option in pq.Conninfo.get_defaults() if option.val is not None}
+    ours = psycopg_service.expanded({})
+    assert ours == {name: libpqs[name] for name in ours}
+    assert ours["host"] == "endpoint.example"
+    assert ours["dbname"] == "a = b"
+
+
+def test_a_service_leads_to_an_endpoint_that_is_watched(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PGHOST", "not.here")
+    assert watched("service=mine") == ("endpoint.example", 5433)
+    assert watched("service=mine port=1", host="given") == ("given", 1)
+    for service in ("nobodys", "ldap"):  # libpq's to find out
+        assert watched(service=service) is None
+    environment.delenv("PGSERVICEFILE")
+    assert watched(service="mine", user="nobody") is None
+    os.replace(Path.home() / "services", Path.home() / ".pg_service.conf")
+    assert watched(service="mine", user="u") == ("endpoint.example", 5433)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, 5), ({"service": "mine"}, "9"), ({"service": "mine", "connect_timeout": 2.5}, 3)],
+)
+def test_what_a_service_says_comes_before_defaults(
+    environment: pytest.MonkeyPatch, given: dict[str, Any], expected: object
+) -> None:
+    configuration = configuration_of(psycopg.connect, "host=a", given)
+    arguments = configuration.driver_dialect.connect_arguments(configuration.parameters, configuration.settings)
+    assert arguments["connect_timeout"] == expected
+    assert "service" not in arguments
+    if given:
+        assert (arguments["host"], arguments["user"], arguments["keepalives_idle"]) == ("a", "somebody", "7")
+    else:
+        environment.setenv("PGCONNECT_TIMEOUT", "20")
+        arguments = configuration.driver_dialect.connect_arguments(configuration.parameters, configuration.settings)
+        assert arguments["connect_timeout"] == "20"
 
 
 _KEYWORDS = ("host", "port", "dbname", "user", "password", "application_name", "options", "sslpassword", "service", "passfile")

@@ -89,7 +89,7 @@ def test_a_failing_run_is_not_kept() -> None:
     known = ClusterState("1.1", watches=("w",), topology=Topology(writer="a:1", term=1), health={"a:1": failing})
     state = adopt(SharedState(), 1, (known,), {"1.1": 1})
     state = adopt(state, 2, (cluster("2.1", {"hosts": {"a": []}}),), {"2.1": 1})
-    assert state.clusters["2.1"].health["a:1"] == health("a", "writer", 5.0)
+    assert state.clusters["2.1"].health["a:1"] == HostHealth("a:1", role="writer", proved_at=5.0, failed_before=7.0)
 
 
 def test_another_cluster_behind_the_same_endpoint_inherits_nothing() -> None:
@@ -119,3 +119,21 @@ def test_a_new_monitor_is_never_contradicted(old: str, hosts: dict[str, Any], te
         assert now.topology == topology(said, now.topology.hosts)
     else:
         assert now.topology.writer in (None, key(old))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (HostHealth("a:1", failed_before=3.0), HostHealth("a:1"), 3.0),
+        (HostHealth("a:1", failing_since=3.5, failed_at=4.0, failed_before=3.0), HostHealth("a:1"), 4.0),
+        (HostHealth("a:1", failed_before=3.0), HostHealth("a:1", failed_before=5.0), 5.0),
+        (HostHealth("a:1"), HostHealth("a:1"), None),
+        # A run that goes on needs no past: its own end will be later.
+        (HostHealth("a:1", failed_before=3.0), HostHealth("a:1", failing_since=5.0, failed_at=5.1), None),
+    ],
+)
+def test_that_a_host_has_failed_is_not_forgotten(old: HostHealth, new: HostHealth, expected: float | None) -> None:
+    known = adopt(SharedState(), 1, (ClusterState("1.1", watches=("w",), health={"a:1": old}),), {"1.1": 7})
+    state = adopt(known, 2, (ClusterState("2.1", watches=("w",), health={"a:1": new}),), {"2.1": 1})
+    assert state.clusters["2.1"].health["a:1"].failed_before == expected
+    assert state.clusters["2.1"].health["a:1"].is_failing == new.is_failing

@@ -337,7 +337,7 @@ def test_a_preset_works_unless_a_plugin_of_it_does_not_exist_yet(code: str) -> N
     profile = PRESETS[code]
     assert profile.plugins is not None
     missing = [plugin for plugin in profile.plugins if plugin not in pipeline._REGISTRY]
-    assert pipeline._PLANNED.issuperset(map(str, missing))
+    assert pipeline.PLANNED.issuperset(map(str, missing))
     if missing:
         with pytest.raises(AwsWrapperError, match=f"{missing[0]!r}.*does not exist here yet"):
             check(profile)

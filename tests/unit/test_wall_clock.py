@@ -20,6 +20,7 @@ READERS = {
     "monitor_service/cluster.py": "the text of evidence says when the last answer came",
     "monitor_service/election.py": "a floor for the epoch, should the file be lost; never below the last one plus one",
     "monitor_service/logins.py": "login values say by the wall clock when they expire",
+    "monitor_service/logs.py": "lines of the log are dated",
     "monitor_service/publisher.py": "lines of the journal are dated",
     "monitor_service/status.py": "a status document is dated",
 }

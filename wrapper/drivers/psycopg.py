@@ -17,10 +17,11 @@ import psycopg
 from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
+from wrapper.conninfo import URI_SCHEMES
 from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate, detected
 from wrapper.dialects.postgresql import detection
-from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_session
+from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_service, psycopg_session
 from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
 from wrapper.errors import AwsWrapperError
@@ -60,6 +61,7 @@ _TCP_USER_TIMEOUT_MS = 15000
 _OPEN = frozenset({pq.TransactionStatus.ACTIVE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR})
 # A URI with an "@" behind its user and password, which to libpq end at the first "@" before any "/".
 _STRAY_AT = re.compile(r"postgres(ql)?://([^@/]*@|(?![^@/]*@))[^?@]*@")
+_PORTS = re.compile(r"[\d,]*")
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
@@ -70,12 +72,18 @@ def _connect_keywords(target: Callable[..., Any]) -> frozenset[str]:
 
 
 @cache
-def _libpq_keywords() -> dict[str, str | None]:
-    """Every keyword that libpq knows, with the value its environment gives it."""
-    return {
-        option.keyword.decode(): None if option.val is None else option.val.decode(errors="replace")
-        for option in pq.Conninfo.get_defaults()
-    }
+def _libpq_keywords() -> frozenset[str]:
+    """Every keyword that libpq knows."""
+    return frozenset(option.keyword.decode() for option in pq.Conninfo.get_defaults())
+
+
+def _read(text: str) -> dict[str, Any] | None:
+    """Return libpq's reading of a connection text, None where it has none. Its error quotes the offending word or the whole URI, in
+    which a password may stand: it must not be seen, as the context of another error either."""
+    try:
+        return dict(conninfo_to_dict(text))
+    except psycopg.ProgrammingError:
+        return None
 
 
 class PsycopgDialect:
@@ -140,20 +148,24 @@ class PsycopgDialect:
         if _STRAY_AT.match(text):
             # libpq would take a part of the password for the host, port or database, and everybody would show it.
             raise AwsWrapperError('the connection URI has an "@" too many: in user and password, write "@" as %40 and "/" as %2F')
-        try:
-            return dict(conninfo_to_dict(text))
-        except psycopg.ProgrammingError:
-            # libpq quotes the offending word or the whole URI, in which a password may stand: its error must not be seen.
+        found = _read(text)
+        if found is None:
             raise AwsWrapperError(
                 "the connection text is not valid for libpq: expected keyword=value pairs (values with blanks in single quotes) "
                 "or a postgresql:// URI with percent-encoded special characters"
-            ) from None
+            )
+        if text.startswith(URI_SCHEMES) and not _PORTS.fullmatch(str(found.get("port") or "")):
+            # What stands there may be a password, for want of an "@".
+            raise AwsWrapperError(
+                "the port in the connection URI is no number: expected postgresql://user:password@host:port/database"
+            )
+        return found
 
     def endpoint(self, parameters: Mapping[str, Any]) -> tuple[str, int] | None:
-        defaults = _libpq_keywords()
-        host = parameters.get("host") or parameters.get("hostaddr") or defaults.get("host") or os.environ.get("PGHOSTADDR")
-        port = str(parameters.get("port") or defaults.get("port") or 5432)
-        if not host or parameters.get("service") or host.startswith(("/", "@")) or "," in f"{host}{port}":
+        given, environment = psycopg_service.expanded(parameters), os.environ
+        host = given.get("host") or given.get("hostaddr") or environment.get("PGHOST") or environment.get("PGHOSTADDR")
+        port = str(given.get("port") or environment.get("PGPORT") or 5432)
+        if not host or given.get("service") or host.startswith(("/", "@")) or "," in host or not port.isdecimal():
             return None
         return host, int(port)
 
@@ -163,17 +175,21 @@ class PsycopgDialect:
         return target
 
     def connect_arguments(self, parameters: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-        arguments = dict(parameters)
-        if "database" in arguments:
-            arguments["dbname"] = arguments.pop("database")
+        arguments = psycopg_service.expanded(parameters)
+        database = arguments.pop("database", None)
+        if database is not None:
+            arguments["dbname"] = database
         if self.endpoint(parameters) is not None:
             self._add_keepalive_floor(arguments, settings)
         if settings["socket_timeout"] and not psycopg_guard.CAN_LIMIT:
             raise AwsWrapperError(
                 f"socket_timeout={settings['socket_timeout']!r} needs psycopg 3.2.11 or newer, not {psycopg.__version__}"
             )
-        # libpq wants whole seconds; psycopg raises what is below two.
-        arguments["connect_timeout"] = math.ceil(settings["connect_timeout"])
+        # A service or the environment comes before our default. libpq wants whole seconds; psycopg raises what is below two.
+        theirs = (
+            None if settings.is_given("connect_timeout") else arguments.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT"))
+        )
+        arguments["connect_timeout"] = theirs or math.ceil(settings["connect_timeout"])
         return arguments
 
     def prepare_connect_info(self, host_info: HostInfo, props: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wrapper.connection import AwsWrapperConnection
-from wrapper.cursor import AwsWrapperCursor
+from wrapper.cursor import REPLACED, AwsWrapperCursor
+from wrapper.errors import AwsWrapperError, for_driver
 from wrapper.monitor.generation import GENERATION
 
 if TYPE_CHECKING:
@@ -29,6 +30,17 @@ class PsycopgWrapperConnection(AwsWrapperConnection):
     def pgconn(self) -> Any:
         """psycopg's libpq connection. It asks for this with every statement of a new cursor, and `__getattr__` is a detour."""
         return self._target.pgconn
+
+    def wait(self, *args: Any, **kwargs: Any) -> Any:
+        """psycopg's I/O point, which cursors that the application makes itself (`psycopg.ClientCursor(connection)`) call here. No
+        plugin sees their statements; but nothing is sent on a connection that is known to be lost, or to lead to the wrong host."""
+        target = self._target
+        if target.closed:
+            self._calls.look()
+        self._look()
+        if self._target is not target:
+            raise for_driver(AwsWrapperError, self._calls.interface_error)(REPLACED)
+        return target.wait(*args, **kwargs)
 
     def execute(self, query: Any, *params: Any, binary: bool = False, **options: Any) -> Any:
         """Execute a query on a new cursor and return the cursor (psycopg's shortcut)."""

@@ -46,7 +46,7 @@ from wrapper.monitor.messages import (
     decode_envelope,
     encode,
 )
-from wrapper.monitor.paths import prepare
+from wrapper.monitor.parts import Joiner
 from wrapper.monitor.peer import PeerCheck, guard
 from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
 from wrapper.monitor.threads import seconds_held, waits_so_far
@@ -65,6 +65,7 @@ _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
 _HIGH_WATER_MARK = 1000
+_KNOCK_AGAIN = 5.0
 # Other threads kept this one from running for so long.
 _HELD = 0.5
 
@@ -100,6 +101,9 @@ class ClientLoop:
         # Whether this thread was found to wait too long for the interpreter: see `seconds_held`.
         self.is_held = False
         self.refused = ""
+        self.joiner = Joiner()
+        self.knock_at = math.inf  # when to connect again to a monitor that did not admit us
+        self.was_told = False
 
     # -- sockets ---------------------------------------------------------------------------------------------------------------
 
@@ -137,11 +141,14 @@ class ClientLoop:
         self.control.setsockopt(zmq.IMMEDIATE, 1)
         self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
         # Not EVENT_CONNECTED: what is sent before both sides have agreed is refused, and asked for again half a second later.
-        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self.link = self.control.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+        self.gate = self.events.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self.control.connect(self.paths.control_url)
         self.events.connect(self.paths.events_url)
         self.poller = zmq.Poller()
-        for source in (self.control, self.events, self.link, self.peers.socket, self.client.wake_fd):
+        for source in (self.control, self.events, self.link, self.gate, self.peers.socket, self.client.wake_fd):
             self.poller.register(source, zmq.POLLIN)
         for key in self.client.watches:
             self.unanswered[key] = 0.0
@@ -180,7 +187,7 @@ class ClientLoop:
             )
 
     def _next_timer(self, now: float) -> float:
-        times = [self.renew_at, now + STALE_AFTER, *self.unanswered.values()]
+        times = [self.renew_at, self.knock_at, now + STALE_AFTER, *self.unanswered.values()]
         if self.needs_snapshot:
             times.append(self.snapshot_at)
         if any(health.is_failing for cluster in self.client.state.clusters.values() for health in cluster.health.values()):
@@ -198,6 +205,30 @@ class ClientLoop:
                 self._disconnected()
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._ask_again()
+            else:
+                self._not_admitted()
+        while self.gate.poll(0):
+            recv_monitor_message(self.gate)
+            self._not_admitted()
+
+    def _not_admitted(self) -> None:
+        """The monitor lets nobody else in, or not this user. ZeroMQ does not try again by itself."""
+        if self.peers.is_refusing:
+            return  # it is we who do not want to speak to whoever listens there
+        if self.knock_at == math.inf:
+            self.knock_at = time.monotonic() + chance.uniform(0.5, 1.5) * _KNOCK_AGAIN
+            logger.log(
+                logging.DEBUG if self.was_told else logging.WARNING,
+                "the shared monitor in %s admits no connection of this process: its log says why; working without it",
+                self.paths.directory,
+            )
+            self.was_told = True
+
+    def _knock(self) -> None:
+        self.knock_at = math.inf
+        for sock, url in ((self.control, self.paths.control_url), (self.events, self.paths.events_url)):
+            sock.disconnect(url)
+            sock.connect(url)
 
     def _disconnected(self) -> None:
         """The monitor is gone: known at once, without waiting for heartbeats to stop."""
@@ -256,7 +287,9 @@ class ClientLoop:
             except zmq.Again:
                 return
             try:
-                envelope = decode_envelope(data)
+                envelope = self.joiner.envelope(data)
+                if envelope is None:
+                    continue
                 message = decode_body(envelope)
             except Garbage:
                 self.garbage += 1
@@ -344,6 +377,8 @@ class ClientLoop:
                 counts[handle.key] = counts.get(handle.key, 0) + 1
         if self.unanswered:
             self.busy_at = now
+        if now >= self.knock_at:
+            self._knock()
         self._tighten()
         if counts != self.counts:
             # Soon, so that the others know how many would move; but once for a whole pool of connections.
@@ -380,8 +415,6 @@ class ClientLoop:
             return
         self.start_pause = min(self.start_pause * 2, _LONGEST_START_PAUSE)
         try:
-            # Whoever cleans up the temp directory may have removed ours.
-            prepare(self.paths.directory)
             if start_monitor(self.paths):
                 logger.info("started a shared monitor in %s", self.paths.directory)
         except Exception as error:  # noqa: BLE001  whatever keeps it from starting, the process works without

@@ -42,11 +42,13 @@ def ensure_monitor() -> None:
 
 
 def start_monitor(paths: MonitorPaths) -> bool:
-    """Start a monitor unless another worker is doing so; return whether this call did. Raises `OSError` when it cannot.
+    """Start a monitor unless another worker is doing so; return whether this call did. Raises `OSError` when it cannot, and
+    `MonitorDirectoryError`.
 
     The child detaches itself (new session, closed descriptors) and exits at once when another monitor holds the election lock, so a
     needless start does no harm.
     """
+    prepare(paths.directory)  # it may have been removed, like all that is old and lies in a temp directory
     with open(paths.starter_lock, "ab") as starter:
         try:
             fcntl.flock(starter, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,8 @@
   numbers, `HEARTBEAT_TOPIC` and `JOURNAL_TOPIC`. A new connection is welcomed with *one* frame, `HEARTBEAT_TOPIC` itself (a SUB
   that subscribes to heartbeats receives it); a real heartbeat follows within milliseconds of each subscription taken in.
 * **Control** (monitor's ROUTER, workers' DEALER): one frame, an `Envelope` whose `seq` numbers the request; the answer repeats it.
-  A request with seq 0 gets no answer. Messages that answer nothing (`NeedCredentials`) have seq 0.
+  A request with seq 0 gets no answer. Messages that answer nothing (`NeedCredentials`) have seq 0. An answer over
+  `MAX_MESSAGE_BYTES` comes as several messages (`Part`), see `wrapper.monitor.parts`.
 
 The envelope is decoded first and the body second, so that a kind or an enum member this version does not know costs only that
 message, never the stream. Unknown kinds are skipped and consume their seq. Unknown fields are ignored. Enumerations are open
@@ -254,6 +255,14 @@ class Status(Value, frozen=True, omit_defaults=True):
     document: dict[str, Any]
 
 
+class Part(Value, frozen=True, omit_defaults=True):
+    """Bytes of an answer that is too large for one message: the `number`-th, from 0, `of` so many that follow each other."""
+
+    number: int
+    of: int
+    data: bytes
+
+
 # -- events --------------------------------------------------------------------------------------------------------------------
 
 
@@ -292,6 +301,7 @@ Message = (
     | Refused
     | Ok
     | Status
+    | Part
     | Heartbeat
     | Journal
     | Update
@@ -314,6 +324,7 @@ KINDS: dict[str, type[Any]] = {
     "refused": Refused,
     "ok": Ok,
     "status": Status,
+    "part": Part,
     "heartbeat": Heartbeat,
     "journal": Journal,
     "health": HealthUpdate,
@@ -341,10 +352,10 @@ def encode(message: Message, *, epoch: int = 0, topic: str = "", seq: int = 0) -
     return _encode(Envelope(kind, epoch, topic, seq, msgspec.Raw(_encode(message))))
 
 
-def decode_envelope(data: bytes) -> Envelope:
+def decode_envelope(data: bytes, largest: int = MAX_MESSAGE_BYTES) -> Envelope:
     """Return the envelope of one message; its body stays undecoded. Raises `Garbage`."""
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise Garbage(f"a message of {len(data)} bytes, {MAX_MESSAGE_BYTES} are allowed")
+    if len(data) > largest:
+        raise Garbage(f"a message of {len(data)} bytes, {largest} are allowed")
     try:
         return _decode_envelope(data)
     except _NOT_DECODABLE as error:

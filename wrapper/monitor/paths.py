@@ -86,15 +86,16 @@ class MonitorPaths:
         return max(len(os.fsencode(path)) for path in (self.events, self.control))
 
 
-def events_url(url: str) -> str:
-    """Return where events are published beside the requests of a `tcp://` address: one port higher. Raises `MonitorDirectoryError`.
+def events_url(url: str, given: str = URL_VARIABLE) -> str:
+    """Return where events are published beside the requests of a `tcp://` address: one port higher. Raises `MonitorDirectoryError`,
+    which names the parameter in which it was `given`.
 
     >>> events_url("tcp://127.0.0.1:5490")
     'tcp://127.0.0.1:5491'
     """
     found = _TCP.fullmatch(url)
     if found is None or not 0 < int(found["port"]) < 65535:
-        raise MonitorDirectoryError(f"{url!r} is not tcp://HOST:PORT with a port between 1 and 65534")
+        raise MonitorDirectoryError(f"{given}={url!r} is not tcp://HOST:PORT with a port between 1 and 65534")
     return f"tcp://{found['host']}:{int(found['port']) + 1}"
 
 
@@ -136,15 +137,21 @@ def locate() -> MonitorPaths:
     return _trusted(paths, found, shared=True)
 
 
-def prepare(directory: Path | None = None, *, group: int | None = None) -> MonitorPaths:
+def prepare(directory: Path | None = None, *, group: int | None = None, make: bool = True) -> MonitorPaths:
     """Return the paths of a monitor of this user, with the directory made (mode 0700) and checked.
 
-    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). Raises `MonitorDirectoryError`
-    when it cannot be made, belongs to somebody else, is open to others, or makes socket paths longer than the kernel takes.
+    `group`: for a monitor that is to be shared; the directory is opened to that group (mode 2750). `make`: whether one that is not
+    there is made. Raises `MonitorDirectoryError` when it is not there, belongs to somebody else, is open to others, or makes socket
+    paths longer than the kernel takes.
     """
-    paths = MonitorPaths(_checked(directory if directory is not None else candidates()[0]))
+    given = DIRECTORY_VARIABLE if directory is None else "--directory"
+    paths = MonitorPaths(_checked(directory if directory is not None else candidates()[0], given))
     try:
-        paths.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            if make:
+                paths.directory.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            pass  # what it is, comes next
         # lstat: a symbolic link planted in the temp directory must not lead us elsewhere.
         found = os.lstat(paths.directory)
         if group is not None and stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
@@ -152,7 +159,7 @@ def prepare(directory: Path | None = None, *, group: int | None = None) -> Monit
             os.chmod(paths.directory, SHARED_MODE)
             found = os.lstat(paths.directory)
     except OSError as error:
-        raise _unusable(paths.directory, error, "write") from error
+        raise _unusable(paths.directory, error, "write", given) from error
     return _trusted(paths, found, shared=group is not None)
 
 
@@ -160,7 +167,7 @@ def trouble_with(found: os.stat_result, uid: int, *, shared: bool) -> str | None
     """Return why a directory cannot be trusted that should belong to `uid`; None when it can. `shared`: its group may enter it."""
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISDIR(found.st_mode):
-        return "is not a directory; remove it"
+        return f"is {'a symbolic link' if stat.S_ISLNK(found.st_mode) else 'not a directory'}; remove it, or name another place"
     if found.st_uid != uid:
         return (
             f"belongs to uid {found.st_uid}, not to uid {uid}; set {DIRECTORY_VARIABLE} to a directory of your own, or "
@@ -171,14 +178,15 @@ def trouble_with(found: os.stat_result, uid: int, *, shared: bool) -> str | None
     return None
 
 
-def _checked(directory: Path) -> Path:
+def _checked(directory: Path, given: str = DIRECTORY_VARIABLE) -> Path:
+    """`given`: the parameter that names it."""
     if not directory.is_absolute():
-        raise MonitorDirectoryError(f"{DIRECTORY_VARIABLE}={str(directory)!r} is not an absolute path")
+        raise MonitorDirectoryError(f"monitor directory {str(directory)!r} is not an absolute path; name one in {given}")
     longest = MonitorPaths(directory).longest
     if longest > MAX_SOCKET_PATH:
         raise MonitorDirectoryError(
             f"monitor directory {str(directory)!r} makes a socket path of {longest} bytes, the kernel takes {MAX_SOCKET_PATH}; "
-            f"set {DIRECTORY_VARIABLE} to a shorter path"
+            f"name a shorter path in {given}"
         )
     return directory
 
@@ -190,10 +198,10 @@ def _trusted(paths: MonitorPaths, found: os.stat_result, *, shared: bool) -> Mon
     return paths
 
 
-def _unusable(directory: Path, error: OSError, what: str) -> MonitorDirectoryError:
+def _unusable(directory: Path, error: OSError, what: str, given: str = DIRECTORY_VARIABLE) -> MonitorDirectoryError:
     return MonitorDirectoryError(
-        f"monitor directory {str(directory)!r} cannot be used: {error.strerror}; set {DIRECTORY_VARIABLE} to a directory "
-        f"that uid {os.getuid()} can {what}"
+        f"monitor directory {str(directory)!r} cannot be used: {error.strerror}; name one in {given} that uid {os.getuid()} "
+        f"can {what}"
     )
 
 

@@ -48,6 +48,7 @@ class PeerCheck:
         self._paths = paths
         self._uid = os.getuid() if paths.owner is None else paths.owner
         self._named: set[str] = set()
+        self.is_refusing = False  # as of the latest answer
         self.socket = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ZAP_ENDPOINT)
@@ -56,8 +57,8 @@ class PeerCheck:
         """Judge every connection that waits for it."""
         while self.socket.poll(0):
             _version, number, _domain, address, *_rest = self.socket.recv_multipart(zmq.NOBLOCK)
-            is_admitted = self._admits(address.decode("latin-1"))
-            verdict = (b"200", b"", b"") if is_admitted else (b"400", b"not the monitor", b"")
+            self.is_refusing = not self._admits(address.decode("latin-1"))
+            verdict = (b"400", b"not the monitor", b"") if self.is_refusing else (b"200", b"", b"")
             self.socket.send_multipart([ZAP_VERSION, number, *verdict, b""])
 
     def _admits(self, address: str) -> bool:

@@ -22,8 +22,11 @@ _inherited: list[MonitorClient] = []
 _hooked = False
 
 
-def current_client(mode: str = "auto") -> MonitorClient:
-    """Return this process's client, making one after start or fork. `mode`: see the `monitor_mode` parameter.
+def current_client(mode: str = "attach") -> MonitorClient:
+    """Return this process's client, making one after start or fork.
+
+    `mode`: see the `monitor_mode` parameter. One connection with `auto` is enough to have the process start monitors from then on;
+    who merely looks at the client changes nothing.
 
     Never fails: a directory that cannot be used is logged, once per process, and leaves a client that works without a monitor.
     """

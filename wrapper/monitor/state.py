@@ -217,12 +217,12 @@ def inherit(cluster: ClusterState, known: ClusterState) -> ClusterState:
     A monitor that has just started has no proofs yet. Until it has, the last one of each host stands, under the time when it was
     made, and so does the writer: as long as it is a member, has not said otherwise, and the new monitor has neither accepted a
     writer (`term` 0 says that), nor met two, nor read of one that is out of reach. Failing runs are never inherited: nobody knows
-    what happened while nobody asked.
+    what happened while nobody asked. That there was one is: connections from before it are worth a look.
     """
     health = {
-        key: msgspec.structs.replace(new, role=old.role, rank=old.rank, proved_at=old.proved_at)
+        key: inherited
         for key, new in cluster.health.items()
-        if new.proved_at is None and (old := known.health.get(key)) is not None and old.proved_at is not None
+        if (old := known.health.get(key)) is not None and (inherited := _inherited(new, old)) is not new
     }
     if health:
         cluster = msgspec.structs.replace(cluster, health={**cluster.health, **health})
@@ -240,6 +240,18 @@ def inherit(cluster: ClusterState, known: ClusterState) -> ClusterState:
         writer = None
     topology = msgspec.structs.replace(topology, writer=writer, rank=before.rank, superseded=before.superseded)
     return msgspec.structs.replace(cluster, topology=topology)
+
+
+def _inherited(new: HostHealth, old: HostHealth) -> HostHealth:
+    """Return the evidence about a host with what is missing in it and was known before."""
+    if new is old:
+        return new
+    if new.proved_at is None and old.proved_at is not None:
+        new = msgspec.structs.replace(new, role=old.role, rank=old.rank, proved_at=old.proved_at)
+    failed = old.failed_at or old.failed_before
+    if failed is not None and not new.is_failing and (new.failed_before is None or new.failed_before < failed):
+        new = msgspec.structs.replace(new, failed_before=failed)
+    return new
 
 
 def known_before(clusters: dict[str, ClusterState], cluster: ClusterState) -> ClusterState | None:

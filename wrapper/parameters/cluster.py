@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from wrapper.decisions.selection import HIGHEST_LOAD, LOWEST_LOAD
-from wrapper.parameters.forms import REGION, REGION_PATTERN, STRATEGIES, WEIGHTS
+from wrapper.parameters.forms import A_DAY, REGION, REGION_PATTERN, STRATEGIES, WEIGHTS
 from wrapper.parameters.setting import Form, Setting
+
+EVERYWHERE = "the shared monitor has a session on every host"
 
 SETTINGS = (
     Setting(
@@ -22,7 +24,16 @@ SETTINGS = (
         "custom domains.",
         plugin="topology",
     ),
-    Setting("topology_refresh_ms", int, 30000, "How often the list of members is read.", unit="ms", plugin="topology", minimum=50),
+    Setting(
+        "topology_refresh_ms",
+        int,
+        30000,
+        "How often the list of members is read.",
+        unit="ms",
+        plugin="topology",
+        minimum=50,
+        maximum=A_DAY,
+    ),
     Setting(
         "cluster_topology_high_refresh_rate_ms",
         int,
@@ -31,15 +42,16 @@ SETTINGS = (
         unit="ms",
         plugin="topology",
         minimum=10,
+        maximum=A_DAY,
     ),
     Setting(
         "monitoring_connection_priority",
         tuple,
         ("strict-writer",),
-        "Where the reference's one topology connection should lead. Accepted for compatibility: the shared monitor has a session "
-        "on every host.",
+        "Where the reference's one topology connection should lead.",
         plugin="topology",
         choices=("strict-writer", "strict-reader", "writer-or-reader"),
+        idle=EVERYWHERE,
     ),
     Setting(
         "default_host_availability_strategy",
@@ -71,7 +83,7 @@ SETTINGS = (
         str,
         "random",
         "How the splitting plugins choose a reader.",
-        plugin="selection",
+        plugin="read_write_splitting, gdb_rw",
         aliases=("reader_response_strategy",),
         choices=STRATEGIES,
     ),
@@ -99,7 +111,7 @@ SETTINGS = (
         "gdb_monitoring_connection_priority",
         tuple,
         ("strict-writer-primary",),
-        "The same with regions, accepted for compatibility likewise.",
+        "The same with regions.",
         plugin="global",
         form=Form(
             "strict-writer-primary, strict-reader-primary, strict-reader-secondary, strict-writer-REGION, strict-reader-REGION "
@@ -107,6 +119,7 @@ SETTINGS = (
             rf"strict[-_](writer[-_]primary|reader[-_](primary|secondary)|(writer|reader)[-_]{REGION_PATTERN})|{REGION_PATTERN}",
             lower=True,
         ),
+        idle=EVERYWHERE,
     ),
     Setting(
         "gdb_accessible_regions",

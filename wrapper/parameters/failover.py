@@ -16,6 +16,7 @@ _GLOBAL_MODES = (
 )
 
 SETTINGS = (
+    Setting("enable_failover", bool, True, "Switch of the failover plugins, all three.", plugin="failover_v2"),
     Setting(
         "failover_mode",
         str,
@@ -67,38 +68,34 @@ SETTINGS = (
         minimum=0,
     ),
     Setting(
-        "enable_failover",
-        bool,
-        True,
-        "Switch of this plugin; to switch off another failover plugin, leave it out.",
-        plugin="failover",
-    ),
-    Setting(
         "failover_cluster_topology_refresh_rate_sec",
         float,
         2.0,
-        "No effect: the monitor asks every host as often as the outage allows.",
+        "How often the members were read while a writer was searched for.",
         unit="s",
         plugin="failover",
         minimum=0.01,
+        idle="the monitor asks every host as often as the outage allows",
     ),
     Setting(
         "failover_writer_reconnect_interval_sec",
         float,
         2.0,
-        "No effect: the old writer is taken as soon as it proves itself again.",
+        "Pause between attempts to reach the old writer.",
         unit="s",
         plugin="failover",
         minimum=0.01,
+        idle="the old writer is taken as soon as it proves itself again",
     ),
     Setting(
         "failover_reader_connect_timeout_sec",
         float,
         30.0,
-        "No effect: only hosts that answered are connected to, within `connect_timeout`.",
+        "Limit for each attempt to reach a reader.",
         unit="s",
         plugin="failover",
         minimum=0.05,
+        idle="only hosts that have just answered are connected to, within connect_timeout",
     ),
     Setting(
         "failover_home_region",

@@ -16,4 +16,7 @@ WEIGHTS = Form(
     r"(\s*[^\s,]+\s*:\s*0*[1-9]\d*\s*(,\s*|$))*",
 )
 
+# The longest that the monitor may be asked to wait before it looks again, in ms.
+A_DAY = 86_400_000
+
 STRATEGIES = (*selection.STRATEGIES, "fastest_response")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wrapper.parameters.forms import A_DAY
 from wrapper.parameters.setting import Setting
 
 SETTINGS = (
@@ -18,11 +19,12 @@ SETTINGS = (
         "failure_detection_time_ms",
         int,
         0,
-        "Grace before a running call is watched. Accepted for compatibility.",
+        "Grace before a running call is watched.",
         unit="ms",
         plugin="host_monitoring_v2",
         minimum=0,
-        differs="probing is continuous, no call has to wait for it to begin",
+        differs="it has no effect, so there is no grace",
+        idle="hosts are probed all the time, so that no call has to wait for it to begin",
     ),
     Setting(
         "failure_detection_interval_ms",
@@ -32,6 +34,7 @@ SETTINGS = (
         unit="ms",
         plugin="host_monitoring_v2",
         minimum=50,
+        maximum=A_DAY,
         differs="one shared session per host makes short intervals cheap",
     ),
     Setting(

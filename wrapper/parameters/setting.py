@@ -50,6 +50,7 @@ class Setting(Struct, frozen=True):
     secret: bool = False
     keyword: str = ""
     differs: str = ""  # why the default is not the reference's
+    idle: str = ""  # why it has no effect, where it has none although what it belongs to exists
 
     def parse(self, value: Any, shown: str = "") -> Any:
         """Return `value` in this setting's type, the default for None.
@@ -59,11 +60,11 @@ class Setting(Struct, frozen=True):
         if value is None:
             return self.default
         try:
-            parsed = self._read(value)
+            return self._read(value)
         except (AttributeError, TypeError, ValueError, OverflowError):
-            text = "(hidden)" if self.secret else repr(value)
-            raise AwsWrapperError(f"{shown or self.name}={text} is not valid: expected {self.allowed()}") from None
-        return parsed
+            pass  # the value may be a secret, and is not to be found in the context of our error either
+        text = "(hidden)" if self.secret else repr(value)
+        raise AwsWrapperError(f"{shown or self.name}={text} is not valid: expected {self.allowed()}")
 
     def _read(self, value: Any) -> Any:
         if self.type is tuple:
@@ -92,9 +93,10 @@ class Setting(Struct, frozen=True):
             return f"{kind} {', '.join(choice or 'empty' for choice in self.choices)}"
         if self.form is not None:
             return f"a comma-separated list, each {self.form.words}" if self.type is tuple else self.form.words
-        bounds = [f"at {word} {bound:g}" for word, bound in (("least", self.minimum), ("most", self.maximum)) if bound is not None]
+        bounds = (("least", self.minimum), ("most", self.maximum))
+        limits = [f"at {word} {bound:.9g}" for word, bound in bounds if bound is not None]
         unit = f" {self.unit}" if self.unit else ""
-        return _WORDS[self.type] + (f", {' and '.join(bounds)}{unit}" if bounds else "")
+        return _WORDS[self.type] + (f", {' and '.join(limits)}{unit}" if limits else "")
 
 
 def _spelling(text: str) -> str:

@@ -15,7 +15,7 @@ from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo
 from wrapper.plugin import ALL_METHODS, EveryConnectPlugin, Plugin
-from wrapper.plugins.supervision import Supervised, elsewhere, watch_connections
+from wrapper.plugins.supervision import Supervised, elsewhere, note_subscriptions, watch_connections
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -111,6 +111,7 @@ class DeveloperPlugin(EveryConnectPlugin):
         """Have a plugin's calls watched. Those that come with the wrapper are left alone: a failover waits, and has to."""
         if type(plugin).__module__.startswith(f"{__package__}."):
             return plugin
+        note_subscriptions(plugin, self._service.driver_dialect)
         # What leads to no single endpoint is opened outside of the chain, by the plugin service too.
         return Supervised(plugin, may_open=self._service.watch is None)
 

@@ -72,7 +72,6 @@ class FailoverV2Plugin(Plugin):
         settings: Settings,
         *,
         policy: Policy | None = None,
-        enabled: bool = True,
         leaves_demoted: bool = True,
     ) -> None:
         self._service = service
@@ -83,7 +82,7 @@ class FailoverV2Plugin(Plugin):
         self.policy = policy or Policy.always(FailoverMode(settings["failover_mode"] or usual))
         self._leaves_demoted = leaves_demoted
         # There is nowhere to go from an endpoint that is not one TCP host.
-        self._enabled = enabled and service.watch is not None
+        self._enabled = settings["enable_failover"] and service.watch is not None
 
     @property
     def subscribed_methods(self) -> set[str]:
@@ -368,4 +367,4 @@ class FailoverPluginFactory:
     @staticmethod
     def get_instance(plugin_service: PluginService, props: Mapping[str, Any]) -> Plugin:
         assert isinstance(props, Settings)
-        return FailoverV2Plugin(plugin_service, props, enabled=props["enable_failover"], leaves_demoted=False)
+        return FailoverV2Plugin(plugin_service, props, leaves_demoted=False)

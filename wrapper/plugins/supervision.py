@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.plugin import Call, ConnectionEvent, HostEvent, OldConnectionSuggestedAction, Plugin
+from wrapper.plugin import ALL_METHODS, PIPELINES, Call, ConnectionEvent, HostEvent, OldConnectionSuggestedAction, Plugin
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -101,6 +101,19 @@ def watch_connections(connect: Callable[..., Any]) -> None:
             )
 
     base.__init__ = watched  # type: ignore[misc]
+
+
+def note_subscriptions(plugin: Plugin, driver_dialect: DriverDialect) -> None:
+    """Log what a plugin subscribed to and will never see."""
+    unknown = set(plugin.subscribed_methods) - PIPELINES - driver_dialect.network_bound_methods - {ALL_METHODS}
+    if unknown:
+        logger.warning(
+            "plugin %s subscribed to %s, which never comes with %s: its methods that come are %s",
+            type(plugin).__qualname__,
+            ", ".join(sorted(unknown)),
+            driver_dialect.code,
+            ", ".join(sorted(driver_dialect.network_bound_methods)),
+        )
 
 
 class Supervised(Plugin):
