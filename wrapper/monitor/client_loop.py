@@ -169,7 +169,7 @@ class ClientLoop:
         for change in self.link.changes():
             if change is Change.DISCONNECTED:
                 self._disconnected()
-            elif change is Change.CONNECTED:
+            elif change is Change.ADMITTED:
                 self._ask_again()
             else:
                 self._not_admitted()

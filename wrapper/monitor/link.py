@@ -17,6 +17,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from wrapper.monitor.curve import encrypt
 from wrapper.monitor.messages import HEARTBEAT_TOPIC
+from wrapper.monitor.peer import PeerCheck, guard
 
 if TYPE_CHECKING:
     from wrapper.monitor.paths import MonitorPaths
@@ -27,13 +28,14 @@ _HIGH_WATER_MARK = 1000
 class Change(Enum):
     """What became of the connection to the monitor. After `NOT_ADMITTED` ZeroMQ does not try again by itself."""
 
-    CONNECTED = auto()
+    ADMITTED = auto()
     DISCONNECTED = auto()
     NOT_ADMITTED = auto()
 
 
 _CHANGES = {
-    zmq.EVENT_CONNECTED: Change.CONNECTED,
+    # Not EVENT_CONNECTED: what is sent before both sides have agreed is refused, and asked for again half a second later.
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: Change.ADMITTED,
     zmq.EVENT_DISCONNECTED: Change.DISCONNECTED,
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: Change.NOT_ADMITTED,
 }
@@ -45,6 +47,7 @@ class Link:
     def __init__(self, context: zmq.Context[Any], paths: MonitorPaths, wake_fd: int) -> None:
         self._urls = paths.control_url, paths.events_url
         self._wake_fd = wake_fd
+        self._peers = PeerCheck(context, paths)
         self._control = context.socket(zmq.DEALER)
         self._events = context.socket(zmq.SUB)
         for sock in (self._control, self._events):
@@ -53,16 +56,19 @@ class Link:
             sock.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
             sock.setsockopt(zmq.RECONNECT_IVL, 20)
             sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+            guard(sock)
             encrypt(sock, paths.keys)
         # Without a monitor nothing may queue up for the next one.
         self._control.setsockopt(zmq.IMMEDIATE, 1)
         self.subscribe(HEARTBEAT_TOPIC)
         self._changes = (
-            self._control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH),
+            self._control.get_monitor_socket(
+                zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            ),
             self._events.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH),
         )
         self._poller = zmq.Poller()
-        for source in (self._control, self._events, *self._changes, wake_fd):
+        for source in (self._control, self._events, *self._changes, self._peers.socket, wake_fd):
             self._poller.register(source, zmq.POLLIN)
         self._connect()
 
@@ -89,10 +95,15 @@ class Link:
     # What has come is looked at whatever `wait` saw: more may have come while this thread waited for the interpreter.
 
     def changes(self) -> Iterator[Change]:
-        """Yield what became of the connection since the last time."""
+        """Judge whom we are connected to, and yield what became of that since the last time."""
+        while _has_message(self._peers.socket):
+            self._peers.answer()
         for socket in self._changes:
             while _has_message(socket):
-                yield _CHANGES[recv_monitor_message(socket)["event"]]
+                change = _CHANGES[recv_monitor_message(socket)["event"]]
+                # It may be we who do not want to speak to whoever listens there.
+                if change is not Change.NOT_ADMITTED or not self._peers.is_refusing:
+                    yield change
 
     def events(self) -> Iterator[list[bytes]]:
         """Yield the frames of every event that has come; a welcome of the publisher's is the heartbeat's topic alone."""
