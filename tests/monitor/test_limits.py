@@ -98,7 +98,6 @@ def test_more_workers_than_descriptors_end_no_monitor(directory: Path) -> None:
         with worker(monitor.paths) as one:
             assert one.status()["limits"]["clients"] == FEW * 6 // 8 // 2
             let_in = [crowd.is_let_in() for _ in range(FEW)]
-            assert let_in == sorted(let_in, reverse=True)
             assert FEW // 4 < sum(let_in) < FEW * 7 // 8
             assert one.status()["counters"]["refused for want of descriptors"] == FEW - sum(let_in)
             crowd.leave()
