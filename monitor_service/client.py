@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,8 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.parts import Joiner
-from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate
+from wrapper.monitor.paths import URL_VARIABLE, MonitorPaths, candidates, locate, named_owner
+from wrapper.monitor.peer import PeerCheck, guard
 
 # Seconds that a monitor has for the status of ten thousand hosts.
 STATUS_PATIENCE = 5.0
@@ -35,18 +37,40 @@ class NoMonitorError(Exception):
 
 
 class MonitorConnection:
-    """A control connection to one monitor. Use it as a context manager."""
+    """A control connection to one monitor. Use it as a context manager. `has_login`: a login will be sent, so that nobody else's
+    monitor will do than that of `paths.owner`."""
 
-    def __init__(self, paths: MonitorPaths) -> None:
+    def __init__(self, paths: MonitorPaths, *, has_login: bool = False) -> None:
         self.paths = paths
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        encrypt(self._socket, paths.keys)
+        self._peers = PeerCheck(self._context, paths) if has_login else None
+        self._socket = self._made(zmq.DEALER)
         self._socket.connect(paths.control_url)
         self._events: zmq.Socket[bytes] | None = None
         self._seq = 0
         self._joiner = Joiner()
+
+    def _made(self, kind: int) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        if self._peers is not None:
+            guard(socket)
+        encrypt(socket, self.paths.keys)
+        return socket
+
+    def _wait(self, socket: zmq.Socket[bytes], timeout: float) -> bool:
+        """Whether there is something to receive within `timeout` seconds."""
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        if self._peers is not None:
+            poller.register(self._peers.socket, zmq.POLLIN)
+        deadline = time.monotonic() + timeout
+        while True:
+            ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))
+            if self._peers is not None:
+                self._peers.answer()
+            if socket in ready or not ready:
+                return socket in ready
 
     def __enter__(self) -> MonitorConnection:
         return self
@@ -58,7 +82,7 @@ class MonitorConnection:
         """Return the answer to a request. Raises `TimeoutError`."""
         self._seq += 1
         self._socket.send(encode(message, seq=self._seq))
-        while self._socket.poll(int(timeout * 1000)):
+        while self._wait(self._socket, timeout):
             envelope = self._joiner.envelope(self._socket.recv())
             if envelope is None:
                 continue
@@ -69,14 +93,12 @@ class MonitorConnection:
 
     def subscribe(self, timeout: float = 2.0) -> None:
         """Have `journal` begin with what happens from now on. Raises `TimeoutError`."""
-        self._events = self._context.socket(zmq.SUB)
-        self._events.setsockopt(zmq.LINGER, 0)
+        self._events = self._made(zmq.SUB)
         self._events.subscribe(JOURNAL_TOPIC)
         self._events.subscribe(HEARTBEAT_TOPIC)
-        encrypt(self._events, self.paths.keys)
         self._events.connect(self.paths.events_url)
         # The first heartbeat proves that the subscription is in force.
-        if not self._events.poll(int(timeout * 1000)):
+        if not self._wait(self._events, timeout):
             raise TimeoutError(_silence(self.paths, timeout))
 
     def journal(self, idle: float) -> Iterator[Journal | None]:
@@ -84,7 +106,7 @@ class MonitorConnection:
         `subscribe`."""
         assert self._events is not None
         while True:
-            if not self._events.poll(int(idle * 1000)):
+            if not self._wait(self._events, idle):
                 yield None
                 continue
             frames = self._events.recv_multipart()
@@ -128,7 +150,8 @@ def find(directory: Path | None, *, elsewhere: bool = True) -> MonitorPaths:
     if directory is None and os.environ.get(URL_VARIABLE):
         return locate()
     looked = [directory] if directory is not None else candidates()
-    running = [paths for one in looked if is_held(paths := MonitorPaths(one))]
+    owner = named_owner()
+    running = [paths for one in looked if is_held(paths := MonitorPaths(one, owner=owner))]
     if running and (elsewhere or running[0].directory == looked[0]):
         return running[0]
     if running:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import zmq
 
-from monitor_service.gate import Gate
 from wrapper.monitor.messages import MAX_MESSAGE_BYTES, Envelope, Garbage, Message, Refused, decode_body, decode_envelope, encode
 from wrapper.monitor.parts import split
+from wrapper.monitor.peer import guard
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class ControlServer:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        Gate.guard(self.socket)
+        guard(self.socket)
         # A peer that sends more is cut off by the library before the message takes memory.
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
 
@@ -94,22 +94,24 @@ class ControlServer:
             return
         if size > self._largest:
             self.counters["refused requests"] += 1
-            answer: Message | None = Refused(f"a request of {size} bytes: {self._largest} are allowed (--max-request)")
+            self._answer(route, envelope, Refused(f"a request of {size} bytes: {self._largest} are allowed (--max-request)"))
         elif message is None:
             self.counters["unknown kind"] += 1
-            answer = Refused(f"unknown request {envelope.kind!r}")
+            self._answer(route, envelope, Refused(f"unknown request {envelope.kind!r}"))
         else:
             self.counters[envelope.kind] += 1
-            answer = self._answer(route, str(frames[1].get("User-Id")), envelope.kind, message)
-        if answer is not None and envelope.seq:
-            self.tell(route, answer, envelope.seq)
+            self._serve(route, str(frames[1].get("User-Id")), envelope, message)
 
-    def _answer(self, route: bytes, principal: str, kind: str, message: Message) -> Message | None:
+    def _serve(self, route: bytes, principal: str, envelope: Envelope, message: Message) -> None:
         try:
-            return self._handle(route, principal, message)
+            self._answer(route, envelope, self._handle(route, principal, message))
         except Exception:
-            # One client's request must not end the service of all others.
+            # One client's request, or what cannot be said in answer to it, must not end the service of all others.
             self.counters["failed requests"] += 1
             # The message is not logged: it may hold login values.
-            logger.exception("a %r request failed", kind)
-            return Refused("the monitor failed on this request; see its log")
+            logger.exception("a %r request failed", envelope.kind)
+            self._answer(route, envelope, Refused("the monitor failed on this request; see its log"))
+
+    def _answer(self, route: bytes, envelope: Envelope, answer: Message | None) -> None:
+        if answer is not None and envelope.seq:
+            self.tell(route, answer, envelope.seq)

@@ -18,12 +18,32 @@ from wrapper.monitor.messages import Offer
 
 _SALT = os.urandom(16)
 _NEVER = (0, 0.0)
+# What another user's offer may hold: plain values, and files by which a server is verified. Whatever else names a file (`passfile`,
+# `sslkey`, `ssl_key`, `sslkeylogfile`, `service` …) would have the monitor use, or write, a file of its own user's.
+_PLAIN = frozenset(
+    {
+        *("user", "password", "dbname", "sslmode", "sslnegotiation", "sslrootcert", "sslcrl", "sslcrldir", "sslsni"),
+        *("ssl_min_protocol_version", "ssl_max_protocol_version", "channel_binding", "require_auth"),
+        *("username", "passwd", "password1", "ssl_disabled", "ssl_ca", "ssl_verify_cert", "ssl_verify_identity"),
+        *("tls_versions", "tls_ciphersuites", "ssl_cipher"),
+    }
+)
+# Where nothing can be: without a name, libpq looks for its user's own (~/.pgpass, ~/.postgresql/postgresql.crt).
+_NO_FILE = f"{os.devnull}/none"
 
 
 def fingerprint(offer: Offer) -> bytes:
     """Return what tells two offers apart without holding their values."""
     text = msgspec.msgpack.encode(sorted((name, str(value)) for name, value in offer.parameters.items()))
     return hashlib.blake2b(text, key=_SALT).digest()
+
+
+def of_another_user(offer: Offer, driver: str) -> Offer:
+    """Return what is used of an offer that did not come from the monitor's own user: none of that user's files is read for it."""
+    values = {name: value for name, value in offer.parameters.items() if name in _PLAIN}
+    if driver == "psycopg":
+        values |= {"passfile": _NO_FILE, "sslcert": _NO_FILE}
+    return Offer(values, offer.expires_at)
 
 
 @dataclass(slots=True)

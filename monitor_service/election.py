@@ -121,9 +121,10 @@ def _unusable(path: Path, error: OSError) -> MonitorDirectoryError:
 
 
 def _next_epoch(text: bytes) -> int:
-    # The clock as a floor: should the file be lost, a worker that remembers an earlier epoch still sees a larger one.
+    # The clock as a floor: should the file be lost, a worker that remembers an earlier epoch still sees a larger one. In
+    # milliseconds: a directory can be cleaned away and made again within a second.
     stored = int(text) if text.strip().isdigit() else 0
-    return max(stored + 1, int(time.time()))
+    return max(stored + 1, int(time.time() * 1000))
 
 
 def _identity(file: Path | int) -> tuple[int, int] | None:

@@ -18,12 +18,10 @@ import zmq
 from zmq.utils import z85
 
 from monitor_service.process import lacks_descriptors
+from wrapper.monitor.peer import ZAP_ENDPOINT, ZAP_VERSION, peer_uid
 
 logger = logging.getLogger(__name__)
 
-DOMAIN = b"aws-shared-monitor"
-_ENDPOINT = "inproc://zeromq.zap.01"
-_VERSION = b"1.0"
 ROOT = 0
 # Connections judged before other work gets its turn: a thousand workers may come at once.
 BATCH = 100
@@ -65,16 +63,6 @@ def principal(uid: int) -> str:
     return f"uid {uid}"
 
 
-def peer_uid(address: str) -> int | None:
-    """Return the uid in the address that libzmq makes of a local peer's SO_PEERCRED: `localhost:uid:gid:pid`.
-
-    >>> peer_uid("localhost:1000:100:4711"), peer_uid("127.0.0.1")
-    (1000, None)
-    """
-    parts = address.split(":")
-    return int(parts[1]) if len(parts) == 4 and parts[0] == "localhost" and parts[1].isdigit() else None
-
-
 def overflow_uid() -> int:
     """Return the kernel's number for users without one in this user namespace."""
     try:
@@ -93,13 +81,7 @@ class Gate:
         self._is_full = False  # which has been told
         self._socket = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(_ENDPOINT)
-
-    @staticmethod
-    def guard(socket: zmq.Socket[bytes]) -> None:
-        """Have a socket admit only whom the gate admits; to be called before it is bound."""
-        socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
-        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self._socket.bind(ZAP_ENDPOINT)
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
@@ -116,7 +98,7 @@ class Gate:
             _version, number, _domain, address, _identity, mechanism, *credentials = self._socket.recv_multipart(zmq.NOBLOCK)
             peer = self._judge(mechanism, address.decode("latin-1"), tuple(credentials))
             verdict = (b"200", b"", peer.encode()) if peer is not None else (b"400", b"not admitted", b"")
-            self._socket.send_multipart([_VERSION, number, *verdict, b""])
+            self._socket.send_multipart([ZAP_VERSION, number, *verdict, b""])
         # The descriptor signals changes only: what is left must be looked for.
         asyncio.get_running_loop().call_soon(self._drain)
 

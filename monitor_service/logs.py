@@ -17,11 +17,30 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ENTRY = "journal_entry"
 
 
+# Control characters, and those by which a terminal changes the direction of what follows.
+_INVISIBLE = (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_VISIBLE = {code: repr(chr(code))[1:-1] for code in _INVISIBLE}
+
+
+def one_line(text: str) -> str:
+    """Return a text that a server or a worker may have made up, fit for a line of a log or a terminal.
+
+    >>> one_line("a\\nb\\x1b[2J")
+    'a\\\\nb\\\\x1b[2J'
+    """
+    return text.translate(_VISIBLE)
+
+
 class TextFormatter(logging.Formatter):
-    """One line per event, in UTC: so are the times in the evidence, and in what `events` prints."""
+    """One line per event, and a traceback on lines of its own. In UTC: so are the times in the evidence, and in what `events`
+    prints."""
 
     converter = staticmethod(time.gmtime)
     default_msec_format = "%s.%03dZ"
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
 
 
 class JsonFormatter(logging.Formatter):

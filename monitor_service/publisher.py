@@ -10,17 +10,16 @@ from time import monotonic, time
 
 import zmq
 
-from monitor_service.gate import Gate
 from monitor_service.logs import ENTRY
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     JOURNAL_TOPIC,
-    MAX_MESSAGE_BYTES,
     Heartbeat,
     Journal,
     Message,
     encode,
 )
+from wrapper.monitor.peer import guard
 from wrapper.monitor.state import Update
 
 logger = logging.getLogger(__name__)
@@ -30,6 +29,8 @@ RING = 1000
 HIGH_WATER_MARK = 1000
 # Seconds. New subscribers are greeted together: a thousand of them may come at once.
 GREETING_DELAY = 0.01
+# Bytes. Each is kept, at some fifty times its size.
+LARGEST_SUBSCRIPTION = 1024
 # Subscriptions read per turn of the loop.
 BATCH = 500
 
@@ -48,8 +49,8 @@ class Publisher:
         self.socket = context.socket(zmq.XPUB)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        Gate.guard(self.socket)
+        self.socket.setsockopt(zmq.MAXMSGSIZE, LARGEST_SUBSCRIPTION)
+        guard(self.socket)
         self.socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self.socket.setsockopt(zmq.XPUB_WELCOME_MSG, HEARTBEAT_TOPIC.encode())
 

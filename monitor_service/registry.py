@@ -57,7 +57,7 @@ def complaint(request: WatchRequest) -> str | None:
             return f"settings.{name}={value!r} seconds is not between {shortest:g} and {LONGEST:g}"
     hosts = [(host.host, host.port) for host in request.seed.hosts] or [(request.watch.host, request.watch.port)]
     for host, port in hosts:
-        if not host or len(host) > 255 or not 0 < port < 65536:
+        if not host or len(host) > 255 or not host.isprintable() or not 0 < port < 65536:
             return f"host {host!r}, port {port} is not an endpoint: give a host name and a port between 1 and 65535"
     return None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from monitor_service.logs import one_line
 from wrapper.monitor.messages import Journal
 
 
@@ -32,7 +33,7 @@ def render(document: dict[str, Any]) -> str:
         lines += ["", *_cluster(cluster, owner)]
     if not document["clusters"]:
         lines += ["", "no cluster is watched"]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _cluster(cluster: dict[str, Any], owner: str) -> list[str]:
@@ -63,7 +64,7 @@ def event_line(event: Journal, *, as_json: bool) -> str:
     if as_json:
         return json.dumps(msgspec.to_builtins(event))
     moment = datetime.fromtimestamp(event.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-    return f"{moment}Z  {event.subject}  {event.event}  {event.evidence}".rstrip()
+    return one_line(f"{moment}Z  {event.subject}  {event.event}  {event.evidence}".rstrip())
 
 
 def duration(seconds: float) -> str:

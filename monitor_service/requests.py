@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+import msgspec
+
 from monitor_service.clusters import Clusters
 from monitor_service.context import Context
+from monitor_service.credentials import of_another_user
 from monitor_service.options import Options
 from monitor_service.registry import Refusal, complaint
 from monitor_service.sessions.drivers import is_supported
@@ -30,12 +33,21 @@ from wrapper.monitor.messages import (
 
 
 class Requests:
-    """Watches, leases, hints and snapshots. `is_draining()`: whether nobody new is served any more."""
+    """Watches, leases, hints and snapshots. `is_own(principal)`: whether it is the monitor's user; `is_draining()`: whether nobody
+    new is served any more."""
 
-    def __init__(self, context: Context, clusters: Clusters, options: Options, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        clusters: Clusters,
+        options: Options,
+        is_own: Callable[[str], bool],
+        is_draining: Callable[[], bool],
+    ) -> None:
         self._context = context
         self._clusters = clusters
         self._options = options
+        self._is_own = is_own
         self._is_draining = is_draining
 
     def answer(self, route: bytes, owner: str, message: Message) -> Message:
@@ -64,6 +76,8 @@ class Requests:
             return Unsupported(
                 key, f"driver {request.driver!r} for {dialect.engine} is not installed where this monitor runs, or unknown to it"
             )
+        if request.offer is not None and not self._is_own(owner):
+            request = msgspec.structs.replace(request, offer=of_another_user(request.offer, request.driver))
         wrong = complaint(request)
         if wrong is not None:
             return Refused(wrong)
@@ -105,7 +119,7 @@ class Requests:
 
     def _report(self, owner: str, report: Report) -> Message:
         now = monotonic()
-        if now - report.at > HINT_MAX_AGE:
+        if not now - report.at <= HINT_MAX_AGE:  # nor a time that is no number
             self._context.publisher.counters["stale hints"] += 1
             return Ok()
         for cluster in self._clusters.with_watches(owner, {report.watch.key}):

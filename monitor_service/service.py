@@ -74,7 +74,7 @@ class Service:
             settle=self._settle,
         )
         self._clusters = Clusters(self.context, self.epoch)
-        self._requests = Requests(self.context, self._clusters, options, lambda: self.draining)
+        self._requests = Requests(self.context, self._clusters, options, rules.is_operator, lambda: self.draining)
 
     def bind(self) -> None:
         """Take the sockets' paths, under the lock: whatever lies there is a dead monitor's."""

@@ -65,7 +65,7 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
     except CannotAskError as error:
         say(f"cannot ask the endpoint: {error}")
         return 1
-    with MonitorConnection(paths) as connection:
+    with MonitorConnection(paths, has_login=True) as connection:
         connection.subscribe()
         answer = connection.ask(request)
         if not isinstance(answer, Watched):
@@ -125,7 +125,7 @@ def _ask_postgresql(dsn: str) -> Endpoint:
         if address is not None:
             given["hostaddr"] = address
         with psycopg.connect("", **{"connect_timeout": int(PATIENCE), **given}, autocommit=True) as connection:
-            port = connection.info.port
+            port, password = connection.info.port, connection.info.password
             dialect = DIALECTS[detected(postgresql_dialects.detection(), lambda sql: connection.execute(sql.encode()).fetchall())]
             query = dialect.topology_query
             rows = connection.execute(query.encode()).fetchall() if query is not None else []
@@ -133,6 +133,9 @@ def _ask_postgresql(dsn: str) -> Endpoint:
     except psycopg.Error as error:
         raise CannotAskError(str(error).strip()) from None
     login = {name: value for name, value in given.items() if name not in ("host", "hostaddr", "port", "connect_timeout")}
+    if password:
+        # Also one from PGPASSWORD or a password file: the monitor reads neither.
+        login["password"] = password
     return Endpoint(host, port, dialect, "psycopg", login, rows)
 
 

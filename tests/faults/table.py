@@ -62,7 +62,7 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
         Fault(
             "many connections fail over at once",
             "each has the new writer; reconnects are spread (`failover_reconnect_rate`)",
-            "half a second more for 200",
+            "half a second more for 200; shown with 1,000 of 8 processes",
             (
                 "integration/test_storm.py::test_many_connections_fail_over_at_once",
                 "unit/test_decisions.py::test_a_few_connect_at_once_and_the_others_at_the_rate",
@@ -174,10 +174,14 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
             ),
         ),
         Fault(
-            "its directory is removed, as temp directories are swept",
+            "its directory or its files are removed, as temp directories are swept",
             "nothing; it ends, and the workers make the directory and a monitor anew",
             "",
-            ("integration/test_handover.py::test_a_removed_directory_is_made_again",),
+            (
+                "integration/test_handover.py::test_a_removed_directory_is_made_again",
+                "monitor/test_displaced.py::test_what_was_cleaned_away_is_made_again",
+                "monitor/test_process.py::test_a_monitor_that_lost_its_files_ends",
+            ),
         ),
         Fault(
             "two versions on one machine",
@@ -223,6 +227,12 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
                 "monitor/test_limits.py::test_an_epoch_is_raised_on_a_full_disk",
                 "integration/test_scarcity.py::test_a_worker_on_a_full_disk_works_without_a_monitor",
             ),
+        ),
+        Fault(
+            "the monitor crashes",
+            "as when it is killed; no core file shows login values",
+            "",
+            ("monitor/test_security.py::test_a_crashed_monitor_leaves_no_core",),
         ),
         Fault(
             "the wall clock jumps",
@@ -292,6 +302,18 @@ SECTIONS: dict[str, tuple[Fault, ...]] = {
             "nothing; dropped and counted",
             "",
             ("integration/test_lost_updates.py::test_a_client_that_is_fed_garbage_does_its_work",),
+        ),
+        Fault(
+            "a client makes up counts, times and names",
+            "nothing; dropped or refused, and no line of the log is forged",
+            "",
+            ("monitor/test_security.py::test_what_a_client_makes_up_is_its_own_trouble",),
+        ),
+        Fault(
+            "another user's process listens where the monitor should be",
+            "nothing; it is sent nothing, and not believed; said once",
+            "",
+            ("monitor/test_displaced.py::test_a_worker_tells_its_login_to_nobody_who_took_the_monitors_place",),
         ),
         Fault(
             "another user on a socket",

@@ -73,10 +73,11 @@ class Load:
 
 
 @drivers("psycopg", "mysql-extension", slow=("mysql-pure",))
-def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect) -> None:
+def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect, lab: LocalAurora) -> None:
     connection = watched()
     pid = monitor_pid()
     epoch = client().state.epoch
+    descriptors = len(os.listdir("/proc/self/fd"))
     with Load(connection) as load:
         os.kill(pid, signal.SIGKILL)
         eventually(lambda: not client().is_live, "the loss of the monitor to be noticed", timeout=2)
@@ -85,7 +86,10 @@ def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect) -> No
         done = load.done
         eventually(lambda: load.done > done + 10, "the load to go on")
     assert load.errors == []
+    assert connection.plugin_service.physical(connection.target_connection).handle.aborted_by is None
     assert monitor_pid() != pid
+    eventually(lambda: len(os.listdir("/proc/self/fd")) <= descriptors, "no more descriptors than before")
+    eventually(lambda: sum(lab.monitoring_sessions().values()) <= 4, "the sessions of one monitor: hosts + 1")
 
 
 @drivers("psycopg", slow=MYSQL)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-import psycopg
 import pytest
-from psycopg import sql
 
-from tests.integration.conftest import eventually
+from tests.drivers import POSTGRESQL, Driver, ask
+from tests.integration.conftest import drivers, eventually
 from wrapper.testing import LocalAurora
 
 PASSWORD = "c4nary/Passw0rd+of=the&application"
@@ -24,29 +27,29 @@ ROLES = {"canary": PASSWORD, "canary_by_token": TOKEN}
 
 # Connects in three ways, lives through a failover, and prints whatever it can get at.
 WORKER = """
-import logging, sys, traceback
+import json, logging, sys, traceback
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
-import psycopg, wrapper
-from wrapper.monitor.process import current_client
+import wrapper
+from tests.drivers import DRIVERS, ask, one
 from tests.integration.test_secrets import PASSWORD, TOKEN, WRONG
-dsn, pattern = sys.argv[1:]
+from wrapper.monitor.process import current_client
+driver = DRIVERS[sys.argv[1]]
 
 def connect(user, password):
-    connection = wrapper.connect(psycopg.connect, dsn, user=user, password=password, autocommit=True,
-                                 cluster_instance_host_pattern=pattern, failure_detection_interval_ms=100)
+    connection = wrapper.connect(driver.connect, **{**json.loads(sys.argv[2]), "user": user, "password": password})
     print(repr(connection), repr(connection.plugin_service), connection.plugin_service.watch)
     return connection
 
 def say(word): print(word, flush=True); sys.stdin.readline()
 
 try: connect("canary", WRONG)
-except psycopg.Error as error: traceback.print_exc(); print(repr(error))
+except driver.module.Error as error: traceback.print_exc(); print(repr(error))
 opened = [connect("canary", PASSWORD), connect("canary_by_token", TOKEN)]
 say("connected")
 for connection in opened:
-    try: connection.execute("SELECT pg_sleep(30)")
+    try: one(connection, driver.engine.sleep.format(30))
     except wrapper.FailoverSuccessError as error: traceback.print_exc(); print(repr(error), error.__cause__)
-    print(connection.execute("SELECT 1").fetchone())
+    print(ask(connection, "SELECT 1"))
 client = current_client()
 print(client.state, client.watches, [handle.key for handle in client.handles()])
 say("failed over")
@@ -54,21 +57,34 @@ for connection in opened: connection.close()
 """
 
 
-@pytest.fixture
-def roles(aurora: LocalAurora) -> Iterator[None]:
-    def admin(statement: str, *values: str) -> None:
-        with psycopg.connect(aurora.admin_dsn(aurora.writer.id), autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(*(sql.Identifier(values[0]), *map(sql.Literal, values[1:]))))
+def admin(driver: Driver, lab: LocalAurora, *statements: str) -> None:
+    with closing(driver.open(**lab.admin_parameters(lab.writer.id))) as connection:
+        for statement in statements:
+            ask(connection, statement)
 
+
+def has_password(driver: Driver, password: str) -> str:
+    return f"{'PASSWORD' if driver.engine is POSTGRESQL else 'IDENTIFIED BY'} '{password}'"
+
+
+@pytest.fixture
+def roles(driver: Driver, lab: LocalAurora) -> Iterator[None]:
     for role, password in ROLES.items():
-        admin("CREATE ROLE {} LOGIN PASSWORD {}", role, password)
+        admin(driver, lab, f"CREATE USER {role} {has_password(driver, password)}")
+        if driver.engine is not POSTGRESQL:
+            # What a monitor needs to ask who is the writer.
+            admin(driver, lab, f"GRANT SELECT, PROCESS, REPLICATION CLIENT ON *.* TO {role}")
     yield
-    for role in ROLES:
-        admin("DROP ROLE {}", role)
+    admin(driver, lab, *(f"DROP USER {role}" for role in ROLES))
 
 
 def monitor_command(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "monitor_service", *arguments)
+
+
+def cores_are_allowed() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 class Outputs:
@@ -79,7 +95,7 @@ class Outputs:
 
     def start(self, name: str, *command: str, ask: bool = False) -> subprocess.Popen[bytes]:
         with (self.directory / name).open("wb") as output:
-            # Core files would come here, too.
+            # Core files come here, too: they are allowed.
             return subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE if ask else subprocess.DEVNULL,
@@ -87,6 +103,7 @@ class Outputs:
                 stderr=output,
                 cwd=self.directory,
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                preexec_fn=cores_are_allowed,
             )
 
     def run(self, name: str, *command: str) -> int:
@@ -103,8 +120,9 @@ def spellings(secret: str) -> list[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", ["text", "json"])
+@drivers("psycopg", "mysql-extension", "mysql-pure")
 def test_nothing_that_is_ever_written_holds_a_login_value(
-    style: str, aurora: LocalAurora, roles: None, monitor_directory: Path, tmp_path: Path
+    style: str, driver: Driver, lab: LocalAurora, roles: None, monitor_directory: Path, tmp_path: Path
 ) -> None:
     outputs = Outputs(tmp_path)
     monitor = outputs.start("monitor", *monitor_command("run", "--log-level", "debug", "--log-format", style))
@@ -112,34 +130,42 @@ def test_nothing_that_is_ever_written_holds_a_login_value(
     try:
         eventually(lambda: "STARTED" in outputs.text("monitor"), "the monitor to serve")
         follower = outputs.start("events", *monitor_command("events", "--json", "--since-start"))
-        worker = outputs.start("worker", sys.executable, "-c", WORKER, aurora.dsn(), aurora.instance_host_pattern, ask=True)
+        parameters = {
+            **lab.parameters(),
+            **driver.options,
+            "autocommit": True,
+            "cluster_instance_host_pattern": lab.instance_host_pattern,
+            "failure_detection_interval_ms": 100,
+        }
+        worker = outputs.start("worker", sys.executable, "-c", WORKER, driver.name, json.dumps(parameters), ask=True)
         assert worker.stdin is not None
         eventually(lambda: "\nconnected\n" in outputs.text("worker"), "the worker to connect")
         eventually(lambda: outputs.text("monitor").count("proved by its own session"), "the monitor to log in")
         worker.stdin.write(b"\n")
         worker.stdin.flush()
-        aurora.promote_later(0.3, rejoin=False)
-        aurora.kill("writer")
+        lab.promote_later(0.3, rejoin=False)
+        lab.kill("writer")
         eventually(lambda: "\nfailed over\n" in outputs.text("worker"), "the worker to fail over")
         # A new password for all that the monitor has: its logins are refused.
-        with psycopg.connect(aurora.admin_dsn(aurora.writer.id), autocommit=True) as connection:
-            for role in ROLES:
-                connection.execute(sql.SQL("ALTER ROLE {} PASSWORD 'another'").format(sql.Identifier(role)))
-        aurora.drop_sessions(aurora.writer.id)
+        admin(driver, lab, *(f"ALTER USER {role} {has_password(driver, 'another')}" for role in ROLES))
+        lab.drop_sessions(lab.writer.id)
         eventually(lambda: "LOGIN REFUSED" in outputs.text("monitor"), "a refused login")
-        dsn = f"{aurora.dsn()} password='{PASSWORD}'"
+        where, scheme = lab.parameters(lab.writer.id), "postgresql" if driver.engine is POSTGRESQL else "mysql"
+        dsn = f"{scheme}://{{}}:{quote(PASSWORD, safe='')}@{where['host']}:{where['port']}"
         for name, arguments in {
             "status": ("status",),
             "status-json": ("status", "--json"),
-            "doctor": ("doctor", dsn),
-            "doctor-json": ("doctor", "--json", dsn),
-            "doctor-damaged": ("doctor", f"{dsn} damaged {PASSWORD}"),
-            "watch": ("watch", f"{dsn} user=canary"),
-            "watch-damaged": ("watch", f"postgresql://canary:{PASSWORD} @nowhere"),
+            "doctor": ("doctor", dsn.format("canary")),
+            "doctor-json": ("doctor", "--json", dsn.format("canary")),
+            "doctor-damaged": ("doctor", f"{scheme}://canary:{PASSWORD} @nowhere"),
+            "doctor-text": ("doctor", f"host={where['host']} password='{PASSWORD}' damaged {PASSWORD}"),
+            "watch": ("watch", dsn.format("nobody")),
+            "watch-damaged": ("watch", f"{scheme}://canary:{PASSWORD} @nowhere"),
         }.items():
             outputs.run(name, *monitor_command(*arguments))
-        # As a crash would end it.
-        monitor.kill()
+        # A crash.
+        monitor.send_signal(signal.SIGSEGV)
+        monitor.wait(10)
         worker.stdin.write(b"\n")
         worker.stdin.flush()
         worker.wait(30)
@@ -151,7 +177,7 @@ def test_nothing_that_is_ever_written_holds_a_login_value(
                 if process.stdin is not None:
                     process.stdin.close()
     assert "FailoverSuccessError" in outputs.text("worker"), outputs.text("worker")
-    assert "password authentication failed" in outputs.text("worker")
+    assert ("password authentication failed" if driver.engine is POSTGRESQL else "Access denied") in outputs.text("worker")
     assert "LOGIN REFUSED" in outputs.text("events")
     assert "cannot be asked" in outputs.text("doctor-damaged")
     written = [path for folder in (tmp_path, monitor_directory) for path in folder.rglob("*") if path.is_file()]

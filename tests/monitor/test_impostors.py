@@ -34,9 +34,11 @@ def server(request: pytest.FixtureRequest) -> Server:
     return chosen
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_each_impostor_is_taken_for_what_it_is(start_monitor: Callable[..., MonitorProcess], server: Server, times: int) -> None:
-    monitor = start_monitor("--dumpable", "--warm", "0.2")
+    # With leases that outlive the waiting, however long it takes: no worker renews its own here.
+    monitor = start_monitor("--dumpable", "--warm", "0.2", "--lease", "600")
 
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{monitor.pid}/fd"))
@@ -59,7 +61,7 @@ def test_each_impostor_is_taken_for_what_it_is(start_monitor: Callable[..., Moni
 
                 other.until(is_taken_for_it, f"{fault} to be {kind}; it is {other.health(topics[fault], place)}")
             for fault, impostor in impostors.items():
-                other.until(lambda impostor=impostor: impostor.visits >= times, f"{times} visits to {fault}", timeout=120)  # type: ignore[misc]
+                other.until(lambda impostor=impostor: impostor.visits >= times, f"{times} visits to {fault}", timeout=300)  # type: ignore[misc]
             other.ask(Release(other.client))
         # Who is well has been left alone.
         since = one.report(topic, server)

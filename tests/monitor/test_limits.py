@@ -159,7 +159,8 @@ def test_a_full_disk_is_told_in_a_sentence(directory: Path) -> None:
 def test_an_epoch_is_raised_on_a_full_disk(directory: Path) -> None:
     """What was written while there was room is enough: the next monitor serves, with a larger epoch."""
     script = (
-        'mount -t tmpfs -o size=4k,mode=700 none "$0"; echo 4102444800 > "$0/monitor-1.lock"; cat /dev/zero > "$0/fill"; exec "$@"'
+        'mount -t tmpfs -o size=4k,mode=700 none "$0"; '
+        'echo 4102444800000 > "$0/monitor-1.lock"; cat /dev/zero > "$0/fill"; exec "$@"'
     )
     process = subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", script, str(directory), *command("run", "--directory", str(directory))],
@@ -171,7 +172,7 @@ def test_an_epoch_is_raised_on_a_full_disk(directory: Path) -> None:
     assert process.stderr is not None
     try:
         line = next((line for line in process.stderr if "STARTED" in line), "")
-        assert "epoch 4102444801" in line
+        assert "epoch 4102444800001" in line
     finally:
         process.terminate()
         process.wait(10)

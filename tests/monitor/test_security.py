@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import resource
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,11 +20,13 @@ import zmq
 from monitor_service.cli import main
 from monitor_service.client import MonitorConnection
 from monitor_service.gate import Rules
-from wrapper.monitor.messages import Message, Offer, Refused, StatusRequest, StopRequest, Watched
-from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url, locate
+from monitor_service.keys import serve_encrypted
+from wrapper.monitor.launch import is_served
+from wrapper.monitor.messages import Message, Offer, Refused, Renew, StatusRequest, StopRequest, Watched, encode
+from wrapper.monitor.paths import MonitorDirectoryError, MonitorPaths, events_url, locate, prepare
 from wrapper.monitor.state import Topology, TopologyHost
 
-from .harness import REPOSITORY, MonitorProcess, worker
+from .harness import REPOSITORY, MonitorProcess, command, run, worker
 from .servers import Server, eventually
 
 Start = Callable[..., MonitorProcess]
@@ -78,6 +85,93 @@ def test_tcp_is_refused_without_keys(start_monitor: Start, arguments: list[str],
     monitor = start_monitor(*arguments, wait=False)
     assert monitor.process.wait(20) == 1
     assert expected in monitor.log.read_text()
+
+
+def test_what_a_client_makes_up_is_its_own_trouble(monitor: MonitorProcess, server: Server) -> None:
+    with worker(monitor.paths) as one, worker(monitor.paths) as other:
+        topic = one.watch(server)
+        other.watch(server)
+        for two in (one, other):
+            # Alone each could be sent on, their sum could not.
+            two.control.send(encode(Renew(two.client, {server.key: 2**64 - 1}), seq=0))
+        for at in (math.nan, math.inf, -math.inf):
+            one.report(topic, server, at=at)
+        forged = "x\n2026-01-01 INFO forged \x1b[2J"
+        refused = one.ask(one.request(server, seed=Topology(hosts=(TopologyHost(forged, 5432),))))
+        assert isinstance(refused, Refused)
+        assert "is not an endpoint" in refused.reason
+        # Two clusters of one `cluster_id`, which is told.
+        assert isinstance(one.ask(one.request(server, cluster_id=forged)), Watched)
+        nowhere = Topology(hosts=(TopologyHost("nowhere.invalid", 5432),))
+        assert isinstance(one.ask(one.request(server, endpoint="nowhere.invalid", cluster_id=forged, seed=nowhere)), Watched)
+        eventually(lambda: one.status()["counters"].get("garbage") == 2, "the counts that nobody can have to be dropped")
+        at = one.report(topic, server)
+        one.until(lambda: (one.cluster(topic).writer_proved_at or 0) > at, "a proof after all that")
+        assert "failed requests" not in one.status()["counters"]
+        page = run(monitor.paths.directory, "status").stdout
+    log = monitor.log.read_text()
+    assert "forged \\x1b[2J" in page
+    assert " SPLIT: " in log
+    for text in (page, log):
+        assert "\x1b" not in text
+        assert not [line for line in text.splitlines() if line.startswith("2026-01-01")]
+
+
+def test_a_subscription_is_short(monitor: MonitorProcess) -> None:
+    with worker(monitor.paths) as one, worker(monitor.paths) as other:
+        link = other.events.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        other.events.subscribe("x" * 2000)
+        assert link.poll(10_000), "whoever asks for more is cut off"
+        beats = one.beats
+        one.until(lambda: one.beats > beats, "a heartbeat for everybody else")
+
+
+# -- the directory -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "shared", "trouble"),
+    [
+        (0o700, False, None),
+        (0o2750, True, None),
+        (0o700, True, None),
+        (0o710, False, "has mode 0710"),
+        (0o701, False, "has mode 0701"),
+        (0o1777, False, "has mode 1777"),
+        (0o2770, True, "has mode 2770"),
+        (0o2751, True, "has mode 2751"),
+    ],
+)
+def test_a_directory_that_others_can_reach_is_not_used(
+    mode: int, shared: bool, trouble: str | None, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
+    if shared:
+        monkeypatch.setenv("AWS_WRAPPER_MONITOR_OWNER", str(os.getuid()))
+    directory.chmod(mode)
+    if trouble is None:
+        assert locate().directory == directory
+    else:
+        with pytest.raises(MonitorDirectoryError, match=f"{trouble}; others could reach the monitor: run chmod "):
+            locate()
+
+
+def test_a_link_to_a_directory_is_not_used(directory: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    with pytest.raises(MonitorDirectoryError, match="is a symbolic link; remove it"):
+        prepare(link)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory away takes root")
+def test_a_directory_of_somebody_else_is_not_used(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(directory, 23001, -1)
+    with pytest.raises(MonitorDirectoryError, match="belongs to uid 23001, not to uid 0"):
+        prepare(directory)
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_DIR", str(directory))
+    monkeypatch.setenv("AWS_WRAPPER_MONITOR_OWNER", "23001")
+    assert locate().owner == 23001
+    assert not locate().may_start
 
 
 # -- admission -----------------------------------------------------------------------------------------------------------------
@@ -162,6 +256,31 @@ def test_tcp_serves_the_keys_it_knows_and_nobody_else(
         assert len(local.status()["clusters"]) == 2, "its own user sees all"
 
 
+def test_a_worker_speaks_to_nobody_who_lacks_the_monitors_key(tmp_path: Path) -> None:
+    keys, strange = tmp_path / "keys", tmp_path / "strange"
+    for directory in (keys, strange):
+        assert main(["keys", str(directory), "app"]) == 0
+    url, handout = free_url(), keys / "handout" / "app"
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        # Without a handler of ZAP, it lets every key in.
+        with context.socket(zmq.ROUTER) as impostor:
+            serve_encrypted(impostor, strange)
+            impostor.bind(url)
+            with MonitorConnection(MonitorPaths(handout, url, handout), has_login=True) as connection:
+                with pytest.raises(TimeoutError):
+                    connection.ask(StatusRequest(), timeout=0.5)
+                assert not impostor.poll(0)
+            # With the right key it hears what it is sent.
+            shutil.copy(strange / "server.key", handout / "server.key")
+            with MonitorConnection(MonitorPaths(handout, url, handout), has_login=True) as connection:
+                with pytest.raises(TimeoutError):
+                    connection.ask(StatusRequest(), timeout=0.1)
+                assert impostor.poll(10_000)
+    finally:
+        context.destroy(linger=0)
+
+
 def test_keys_that_others_can_read_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["keys", str(tmp_path / "keys"), "app"]) == 0
     handout = tmp_path / "keys" / "handout" / "app"
@@ -185,11 +304,42 @@ def test_keys_that_others_can_read_are_not_used(tmp_path: Path, monkeypatch: pyt
 # -- the process ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_monitor_leaves_no_core(start_monitor: Start) -> None:
-    monitor = start_monitor()
-    limits = Path(f"/proc/{monitor.pid}/limits").read_text()
-    (core,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
-    assert core.split()[4:6] == ["0", "0"]
+def cores_are_allowed() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+@pytest.mark.parametrize("option", ["", "--dumpable"])
+def test_a_crashed_monitor_leaves_no_core(option: str, directory: Path, tmp_path: Path) -> None:
+    paths = MonitorPaths(directory)
+    with (tmp_path / "log").open("wb") as log:
+        monitor = subprocess.Popen(
+            [*command("run", "--directory", str(directory)), *option.split()],
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            preexec_fn=cores_are_allowed,
+        )
+    try:
+        eventually(lambda: is_served(paths), "the monitor to serve", timeout=60)
+    finally:
+        monitor.send_signal(signal.SIGSEGV)
+        _, status = os.waitpid(monitor.pid, 0)
+        monitor.returncode = os.waitstatus_to_exitcode(status)
+    assert monitor.returncode == -signal.SIGSEGV
+    if option:
+        # Where this machine makes any core files: what the other case has to prevent.
+        if not os.WCOREDUMP(status):
+            pytest.skip("no process of this machine leaves a core")
+        for core in tmp_path.glob("core*"):
+            core.unlink()
+    else:
+        assert not os.WCOREDUMP(status)
+        assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_monitor_is_closed_to_debuggers() -> None:
     program = (
         "import ctypes; from monitor_service.process import keep_memory_private\n"
         "libc = ctypes.CDLL(None); before = libc.prctl(3, 0, 0, 0, 0)\n"

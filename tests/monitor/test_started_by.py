@@ -66,7 +66,7 @@ def test_the_container_s_commands(directory: Path, tmp_path: Path) -> None:
     assert subprocess.run(healthcheck, env=environment, check=False, capture_output=True).returncode != 0, "not started yet"
     with _contained(_in_exec_form(dockerfile, "ENTRYPOINT"), environment, log) as process:
         eventually(lambda: "STARTED" in log.read_text(), "the monitor to serve")
-        started = json.loads(log.read_text().splitlines()[0])
+        (started,) = (line for line in map(json.loads, log.read_text().splitlines()) if line.get("event") == "STARTED")
         assert started["evidence"].startswith("pid 1, epoch ")
         done = subprocess.run(healthcheck, env=environment, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -7,18 +7,20 @@ import os
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor_service.client import MonitorConnection
-from wrapper.monitor.messages import Status, StatusRequest
+from wrapper.monitor.messages import Offer, Status, StatusRequest
 from wrapper.monitor.paths import MonitorPaths
 
-from .harness import login
+from .harness import login, worker
 from .servers import Server, eventually
 from .users import ALICE, BOB, GROUP, OWNER, STRANGER, as_user, python
 
@@ -30,10 +32,12 @@ def foreign_monitor(directory: Path) -> Iterator[Callable[..., subprocess.Popen[
     started: list[subprocess.Popen[bytes]] = []
     log = directory / "log"
 
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
+    def start(*arguments: str, home: str = "/") -> subprocess.Popen[bytes]:
         command = [python(), "-m", "monitor_service", "run", "--directory", str(directory), *arguments]
+        settings = as_user(OWNER, GROUP)
+        settings["env"] |= {"HOME": home}
         with log.open("wb") as output:
-            started.append(subprocess.Popen(command, stdout=output, stderr=output, **as_user(OWNER, GROUP)))
+            started.append(subprocess.Popen(command, stdout=output, stderr=output, **settings))
         eventually(lambda: "STARTED" in log.read_text(), "the monitor to serve", timeout=30)
         return started[-1]
 
@@ -220,6 +224,54 @@ def test_users_of_a_shared_monitor_cannot_use_each_others_logins(
         alice.close()
         if bob is not None:
             bob.close()
+
+
+BOB_TRIES = """
+trap, passfile = Server(None, "x", "127.0.0.1", int(sys.argv[1])), sys.argv[2]
+for offer in ({"user": "postgres"}, {"user": "postgres", "passfile": passfile}):
+    w.watch(trap, offer=Offer(offer), interval=0.1)
+    w.until(lambda: w.events_named("LOGIN REFUSED"), f"{sorted(offer)} to be tried")
+    w.ask(Release(w.client))
+    w.until(lambda: w.events_named("FORGOTTEN"), "the cluster to be forgotten")
+    w.journal.clear()
+w.watch(trap, offer=Offer({"user": "postgres", "password": "bobs-own"}), interval=0.1)
+say("tried")
+sys.stdin.readline()
+"""
+
+
+def test_a_member_cannot_use_the_files_of_the_monitors_own_user(
+    foreign_monitor: Callable[..., subprocess.Popen[bytes]], directory: Path
+) -> None:
+    with tempfile.TemporaryDirectory() as home, closing(Honeypot()) as pot:
+        passfile = Path(home) / ".pgpass"
+        passfile.write_text("*:*:*:*:owners-own\n")
+        passfile.chmod(0o600)
+        for path in (Path(home), passfile):
+            os.chown(path, OWNER, OWNER)
+        foreign_monitor("--group", str(GROUP), "--warm", "0.1", home=home)
+        with closing(Member(BOB, directory, BOB_TRIES, str(pot.port), str(passfile))) as bob:
+            assert bob.says() == "tried"
+            eventually(lambda: b"bobs-own" in pot.heard, "Bob's own login to walk into the trap")
+        assert b"owners-own" not in pot.heard
+        with worker(MonitorPaths(directory)) as operator:
+            # What the monitor's own user, or root, offers may be made whole from that user's files.
+            operator.watch(Server(None, "x", "127.0.0.1", pot.port), offer=Offer({"user": "postgres"}))  # type: ignore[arg-type]
+            eventually(lambda: b"owners-own" in pot.heard, "the password of the file")
+
+
+def test_no_other_process_reads_the_memory_of_a_monitor(foreign_monitor: Callable[..., subprocess.Popen[bytes]]) -> None:
+    program = "import sys\ntry: open(f'/proc/{sys.argv[1]}/mem', 'rb'); print('open')\nexcept PermissionError: print('closed')"
+
+    def looks(pid: int) -> str:
+        """What a process of the monitor's own user finds."""
+        done = subprocess.run([python(), "-c", program, str(pid)], capture_output=True, text=True, timeout=30, **as_user(OWNER))
+        return str(done.stdout).strip()
+
+    assert looks(foreign_monitor().pid) == "closed"
+    with subprocess.Popen([python(), "-c", "input()"], stdin=subprocess.PIPE, **as_user(OWNER)) as other:
+        assert looks(other.pid) == "open", "a process that does not keep its memory private"
+        other.communicate(b"\n")
 
 
 @pytest.mark.slow

@@ -1,30 +1,28 @@
-"""The client thread: it owns the sockets, applies what the monitor publishes, ends connections on evidence, keeps the lease.
+"""The client thread: it talks with the monitor, applies what the monitor publishes, ends connections on evidence, keeps the lease.
 
 Sequence of each turn: read everything that has arrived, then act on timers, then judge. Judging last means that a process which was
 stopped for a while sees the newest evidence, not the oldest.
 
-Beside a thread that computes, this one gets the interpreter's lock only after the switch interval (5 ms), and again after every
-call that lets go of it. So from the end of `poll` to the new state there are no such calls but the two that receive a message.
+From the end of the wait to the new state nothing lets go of the interpreter's lock but what receives a message (see
+`wrapper.monitor.link`).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from _thread import get_native_id
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from wrapper.chance import chance
-from wrapper.monitor.curve import encrypt
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import evidence_against
 from wrapper.monitor.launch import is_served, start_monitor
+from wrapper.monitor.link import Change, Link
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
     HINT_MAX_AGE,
@@ -66,7 +64,6 @@ _JUDGE_INTERVAL = 0.02
 _IDLE_STOP = 30.0
 _FIRST_START_PAUSE = 1.0
 _LONGEST_START_PAUSE = 30.0
-_HIGH_WATER_MARK = 1000
 _KNOCK_AGAIN = 5.0
 # Other threads kept this one from running for so long.
 _HELD = 0.5
@@ -107,7 +104,7 @@ class ClientLoop:
         self.knock_at = math.inf  # when to connect again to a monitor that did not admit us
         self.was_told = False
 
-    # -- sockets ---------------------------------------------------------------------------------------------------------------
+    # -- turns -----------------------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Run until told to stop or idle for long; an error of the loop itself is logged and ends it, the next use starts
@@ -116,7 +113,8 @@ class ClientLoop:
         self.waits = waits_so_far()
         context = zmq.Context(io_threads=1)
         try:
-            self._open(context)
+            self.link = Link(context, self.paths, self.client.wake_fd)
+            self._ask_again()
             while not self.stopping:
                 self._turn()
             self._send_inbox(time.monotonic())
@@ -127,39 +125,13 @@ class ClientLoop:
             context.destroy(linger=100 if self.stopping else 0)
             self.client.loop_ended(self)
 
-    def _open(self, context: zmq.Context[Any]) -> None:
-        self.control = context.socket(zmq.DEALER)
-        self.events = context.socket(zmq.SUB)
-        for sock in (self.control, self.events):
-            sock.setsockopt(zmq.LINGER, 0)
-            sock.setsockopt(zmq.SNDHWM, _HIGH_WATER_MARK)
-            sock.setsockopt(zmq.RCVHWM, _HIGH_WATER_MARK)
-            sock.setsockopt(zmq.RECONNECT_IVL, 20)
-            sock.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
-            encrypt(sock, self.paths.keys)
-        # Without a monitor nothing may queue up for the next one.
-        self.control.setsockopt(zmq.IMMEDIATE, 1)
-        self.events.setsockopt_string(zmq.SUBSCRIBE, HEARTBEAT_TOPIC)
-        self.link = self.control.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
-        self.gate = self.events.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
-        self.control.connect(self.paths.control_url)
-        self.events.connect(self.paths.events_url)
-        self.poller = zmq.Poller()
-        for source in (self.control, self.events, self.link, self.gate, self.client.wake_fd):
-            self.poller.register(source, zmq.POLLIN)
-        for key in self.client.watches:
-            self.unanswered[key] = 0.0
-
     def _turn(self) -> None:
         now = time.monotonic()
-        ready = self.poller.poll(max(0, math.ceil((self._next_timer(now) - now) * 1000)))
+        self.link.wait(self._next_timer(now) - now)
         self._notice_if_held()
-        # The sockets are looked at whatever `poll` said: more may have come while this thread waited for the interpreter.
-        self._read_link()
+        self._read_changes()
         self._read_events()
-        if (self.client.wake_fd, zmq.POLLIN) in ready:
-            os.eventfd_read(self.client.wake_fd)
-        self._read_control()
+        self._read_answers()
         now = time.monotonic()
         self._send_inbox(now)
         self._timers(now)
@@ -193,21 +165,17 @@ class ClientLoop:
 
     # -- reading ---------------------------------------------------------------------------------------------------------------
 
-    def _read_link(self) -> None:
-        while _has_message(self.link):
-            event = recv_monitor_message(self.link)["event"]
-            if event == zmq.EVENT_DISCONNECTED:
+    def _read_changes(self) -> None:
+        for change in self.link.changes():
+            if change is Change.DISCONNECTED:
                 self._disconnected()
-            elif event == zmq.EVENT_CONNECTED:
+            elif change is Change.ADMITTED:
                 self._ask_again()
             else:
                 self._not_admitted()
-        while self.gate.poll(0):
-            recv_monitor_message(self.gate)
-            self._not_admitted()
 
     def _not_admitted(self) -> None:
-        """The monitor lets nobody else in, or not this user. ZeroMQ does not try again by itself."""
+        """The monitor lets nobody else in, or not this user."""
         if self.knock_at == math.inf:
             self.knock_at = time.monotonic() + chance.uniform(0.5, 1.5) * _KNOCK_AGAIN
             logger.log(
@@ -216,12 +184,6 @@ class ClientLoop:
                 self.paths.directory,
             )
             self.was_told = True
-
-    def _knock(self) -> None:
-        self.knock_at = math.inf
-        for sock, url in ((self.control, self.paths.control_url), (self.events, self.paths.events_url)):
-            sock.disconnect(url)
-            sock.connect(url)
 
     def _disconnected(self) -> None:
         """The monitor is gone: known at once, without waiting for heartbeats to stop."""
@@ -232,8 +194,7 @@ class ClientLoop:
 
     def _read_events(self) -> None:
         state = self.client.state
-        while _has_message(self.events):
-            frames = self.events.recv_multipart(zmq.NOBLOCK)
+        for frames in self.link.events():
             if frames == [HEARTBEAT_TOPIC.encode()]:
                 # The publisher's welcome: our subscriptions are in force, nothing is lost from here on.
                 self._want_snapshot()
@@ -270,10 +231,10 @@ class ClientLoop:
             self._ask_again()
         return state
 
-    def _read_control(self) -> None:
-        while _has_message(self.control):
+    def _read_answers(self) -> None:
+        for data in self.link.answers():
             try:
-                envelope = self.joiner.envelope(self.control.recv(zmq.NOBLOCK))
+                envelope = self.joiner.envelope(data)
                 if envelope is None:
                     continue
                 message = decode_body(envelope)
@@ -287,7 +248,7 @@ class ClientLoop:
         if isinstance(message, Watched):
             self.unanswered.pop(message.watch, None)
             if self.topics.get(message.watch) != message.topic:
-                self.events.setsockopt_string(zmq.SUBSCRIBE, message.topic)
+                self.link.subscribe(message.topic)
                 self.topics[message.watch] = message.topic
             self._want_snapshot()
             self.renew_at = 0.0  # our first connections were counted before there was anybody to tell
@@ -327,15 +288,11 @@ class ClientLoop:
             self.needs_snapshot = True
             self.snapshot_at = 0.0
 
-    def _send(self, message: Message) -> bool:
-        """Send a request, or a hint, which has no number and gets no answer. False when no monitor is connected."""
+    def _send(self, message: Message) -> None:
+        """Send a request, or a hint, which has no number and gets no answer."""
         if not isinstance(message, Report):
             self.seq += 1
-        try:
-            self.control.send(encode(message, seq=0 if isinstance(message, Report) else self.seq), zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        self.link.send(encode(message, seq=0 if isinstance(message, Report) else self.seq))
 
     def _send_inbox(self, now: float) -> None:
         while self.client.inbox:
@@ -364,7 +321,8 @@ class ClientLoop:
         if self.unanswered:
             self.busy_at = now
         if now >= self.knock_at:
-            self._knock()
+            self.knock_at = math.inf
+            self.link.reconnect()
         self._tighten()
         if counts != self.counts:
             # Soon, so that the others know how many would move; but once for a whole pool of connections.
@@ -427,8 +385,3 @@ class ClientLoop:
                     (evidence.failed_at or 0.0) - (evidence.failing_since or 0.0),
                     cluster.topology.writer or "unknown",
                 )
-
-
-def _has_message(socket: zmq.Socket[Any]) -> bool:
-    """Whether a message can be received at once. Unlike `poll` and `recv` this keeps the interpreter's lock."""
-    return bool(int(socket.get(zmq.EVENTS)) & zmq.POLLIN)

@@ -15,7 +15,7 @@ strings. The major version of the protocol is part of the socket's path (`wrappe
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -149,11 +149,15 @@ class WatchRequest(Value, frozen=True, omit_defaults=True):
     offer: Offer | None = None
 
 
+# Bounded, so that the sum of all clients' can be told, too: the wire's numbers have 64 bits.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
 class Renew(Value, frozen=True, omit_defaults=True):
     """Keep the client's lease. `connections` counts its open connections by host key (for admission after a failover)."""
 
     client: Client
-    connections: dict[str, int] = {}
+    connections: dict[str, Count] = {}
 
 
 class Release(Value, frozen=True, omit_defaults=True):

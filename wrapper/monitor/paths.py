@@ -38,12 +38,14 @@ class MonitorDirectoryError(Exception):
 @dataclass(frozen=True)
 class MonitorPaths:
     """The files by which workers and their monitor find each other. `url` and `keys`: the address and the key directory by which a
-    monitor is reached over TCP instead. `may_start`: whether a worker may start a monitor there."""
+    monitor is reached over TCP instead. `may_start`: whether a worker may start a monitor there. `owner`: the uid whose monitor it
+    is, None for the own one."""
 
     directory: Path
     url: str | None = None
     keys: Path | None = None
     may_start: bool = True
+    owner: int | None = None
 
     @property
     def events(self) -> Path:
@@ -124,15 +126,15 @@ def locate() -> MonitorPaths:
     url = os.environ.get(URL_VARIABLE)
     if url:
         return _remote(url, os.environ.get(KEYS_VARIABLE, ""))
-    owner = os.environ.get(OWNER_VARIABLE)
-    if not owner:
+    owner = named_owner()
+    if owner is None:
         return prepare()
-    paths = MonitorPaths(_checked(candidates()[0]), may_start=False)
+    paths = MonitorPaths(_checked(candidates()[0]), may_start=False, owner=owner)
     try:
         found = os.lstat(paths.directory)
     except OSError as error:
         raise _unusable(paths.directory, error, "enter") from error
-    return _trusted(paths, found, _uid(owner), shared=True)
+    return _trusted(paths, found, shared=True)
 
 
 def prepare(directory: Path | None = None, *, group: int | None = None, make: bool = True) -> MonitorPaths:
@@ -158,7 +160,7 @@ def prepare(directory: Path | None = None, *, group: int | None = None, make: bo
             found = os.lstat(paths.directory)
     except OSError as error:
         raise _unusable(paths.directory, error, "write", given) from error
-    return _trusted(paths, found, os.getuid(), shared=group is not None)
+    return _trusted(paths, found, shared=group is not None)
 
 
 def trouble_with(found: os.stat_result, uid: int, *, shared: bool) -> str | None:
@@ -189,8 +191,8 @@ def _checked(directory: Path, given: str = DIRECTORY_VARIABLE) -> Path:
     return directory
 
 
-def _trusted(paths: MonitorPaths, found: os.stat_result, uid: int, *, shared: bool) -> MonitorPaths:
-    trouble = trouble_with(found, uid, shared=shared)
+def _trusted(paths: MonitorPaths, found: os.stat_result, *, shared: bool) -> MonitorPaths:
+    trouble = trouble_with(found, os.getuid() if paths.owner is None else paths.owner, shared=shared)
     if trouble is not None:
         raise MonitorDirectoryError(f"monitor directory {str(paths.directory)!r} {trouble}")
     return paths
@@ -203,8 +205,12 @@ def _unusable(directory: Path, error: OSError, what: str, given: str = DIRECTORY
     )
 
 
-def _uid(name: str) -> int:
-    """Return the uid of a user who is given by name or by number."""
+def named_owner() -> int | None:
+    """Return the uid of the user whom the environment names as the owner of a shared monitor, by name or by number; None when it
+    names nobody. Raises `MonitorDirectoryError`."""
+    name = os.environ.get(OWNER_VARIABLE)
+    if not name:
+        return None
     if name.isdigit():
         return int(name)
     try:
