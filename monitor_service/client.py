@@ -67,7 +67,7 @@ class MonitorConnection:
         deadline = time.monotonic() + timeout
         while True:
             ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))
-            if self._peers is not None:
+            if self._peers is not None and self._peers.socket in ready:
                 self._peers.answer()
             if socket in ready or not ready:
                 return socket in ready

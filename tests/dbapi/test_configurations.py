@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import dbapi20
 import psycopg
 import pytest
 
 import wrapper.psycopg
 from tests.dbapi.plugins import ALL, EACH
+from tests.dbapi.requirements import Requirements
 from tests.integration.conftest import own_monitor
 from wrapper.drivers.psycopg import PsycopgDialect
 from wrapper.pipeline import parse_codes
@@ -47,42 +47,6 @@ CONFIGURATIONS = (
     *(Configuration(code, wrapper.psycopg, code) for code in EACH),
     Configuration("all", wrapper.psycopg, ALL),
 )
-
-
-class Requirements(dbapi20.DatabaseAPI20Test):  # type: ignore[misc]
-    """What PEP 249 asks of a driver. Three questions are answered here: two that the suite leaves to the driver, and one on which
-    it is stricter than PEP 249."""
-
-    __test__ = False  # `TestEveryConfiguration` runs it
-
-    def _connect(self) -> Any:
-        connection = super()._connect()
-        # Several tests leave theirs open.
-        self.addCleanup(connection.close)
-        return connection
-
-    def test_non_idempotent_close(self) -> None:
-        """psycopg lets a closed connection be closed again, and PEP 249 does not forbid it."""
-        connection = self._connect()
-        connection.close()
-        connection.close()
-        assert connection.closed
-
-    def test_nextset(self) -> None:
-        """There are no procedures with several results in PostgreSQL, but there are several statements in one text."""
-        cursor = self._connect().cursor()
-        cursor.execute("SELECT 1; SELECT 2")
-        assert cursor.fetchall() == [(1,)]
-        assert cursor.nextset()
-        assert cursor.fetchall() == [(2,)]
-        assert not cursor.nextset()
-
-    def test_setoutputsize(self) -> None:
-        """Nothing is cut off, whatever size is announced."""
-        cursor = self._connect().cursor()
-        cursor.setoutputsize(1)
-        cursor.execute("SELECT 'longer'")
-        assert cursor.fetchone() == ("longer",)
 
 
 @pytest.fixture(scope="module")
