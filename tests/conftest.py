@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         patch.setenv("TMPDIR", str(place))
         patch.setattr(tempfile, "tempdir", str(place))
         yield
+    with suppress(OSError):
+        # That of a test which names no directory of its own. It stays, but nothing may be in it.
+        (place / f"aws-shared-monitor-{os.getuid()}").rmdir()
     deadline = time.monotonic() + PATIENCE
     while left := [_described(entry) for entry in sorted(place.iterdir())]:
         assert time.monotonic() < deadline, f"left behind in {place}: {'; '.join(left)}"

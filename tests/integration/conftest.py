@@ -77,6 +77,7 @@ def forget_client() -> None:
         search.wanted_until = 0.0
     # Their threads would make a client for whichever directory the environment names by then.
     eventually(lambda: not any(search._asked for search in searches), "the end of direct searches")
+    process.close_client()  # a client that lived on would keep its monitor, or start another one
     process._clients.clear()
     advance()  # what was seen through it is not to be believed any more
 

@@ -62,6 +62,23 @@ def test_what_only_the_old_writer_had_is_gone_when_it_rejoins(aurora: LocalAuror
         assert one(connection, "SELECT to_regclass('never_replicated') IS NULL")
 
 
+def test_a_reader_that_received_more_than_the_new_writer_rejoins(aurora: LocalAurora) -> None:
+    old, ahead, behind = aurora.writer.id, *(reader.id for reader in aurora.readers)
+    aurora.kill(behind)
+    with login(aurora, old) as connection:
+        connection.execute("CREATE TABLE only_ahead (x int)")
+    with login(aurora, ahead) as connection:
+        eventually(lambda: one(connection, "SELECT to_regclass('only_ahead') IS NOT NULL"), "the table at the reader")
+    aurora.kill(ahead)
+    aurora.kill(old)
+    aurora.start(behind)
+    aurora.failover(behind)
+    aurora.start(ahead)
+    with login(aurora, ahead) as connection:
+        assert one(connection, "SELECT pg_is_in_recovery()")
+        assert not one(connection, "SELECT to_regclass('only_ahead') IS NOT NULL")
+
+
 def test_a_resumed_old_writer_honestly_claims_to_be_the_writer(aurora: LocalAurora) -> None:
     old = aurora.writer.id
     aurora.hang(old)

@@ -172,7 +172,11 @@ def _start(cluster: Cluster, instance: Instance) -> None:
     server.stop()
     if server.was_writer:
         server.convert(writer)
-    _start_reader(cluster, instance)
+    try:
+        _start_reader(cluster, instance)
+    except LabError:
+        # A server that has received more than the new writer ever had may not even start.
+        _start_copy(cluster, instance)
     _ensure_following(cluster, instance)
 
 
@@ -181,12 +185,16 @@ def _start_reader(cluster: Cluster, instance: Instance) -> None:
     instance.server.start(cluster.writer.server)
 
 
+def _start_copy(cluster: Cluster, instance: Instance) -> None:
+    """Start a reader on a fresh copy of the writer's data; one that received more than that ever had can follow no other way."""
+    instance.server.kill()
+    instance.server.clone(cluster.writer.server)
+    _start_reader(cluster, instance)
+
+
 def _ensure_following(cluster: Cluster, instance: Instance) -> None:
     server, writer = instance.server, cluster.writer.server
     if not server.follows(writer, _PATIENCE):
-        # It may have received more than the new writer ever had; then it can follow only as a fresh copy.
-        server.kill()
-        server.clone(writer)
-        server.start(writer)
+        _start_copy(cluster, instance)
         if not server.follows(writer, 20.0):
             raise LabError(f"{server.id} does not replicate from {writer.id}")

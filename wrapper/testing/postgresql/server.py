@@ -53,7 +53,8 @@ include_if_exists = 'lab.conf'
 _END_SESSIONS = f"""\
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND usename IS NOT NULL AND application_name <> '{APPLICATION_NAME}'"""
-_FOLLOWERS = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming'"
+# One whose history is another's streams too, for moments, but only to where this server's own began.
+_FOLLOWERS = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' AND sent_lsn >= pg_current_wal_flush_lsn()"
 
 
 class PostgresServer(Server):
