@@ -47,7 +47,24 @@ def is_alive(pid: int) -> bool:
     return _state_and_parent(pid)[0] not in ("Z", "X", "")
 
 
-def _state_and_parent(pid: int) -> tuple[str, int]:
+def wait_until_stopped(pids: Iterable[int], timeout: float = 1.0) -> None:
+    """Return when every thread of these processes has obeyed a SIGSTOP; one that is computing does so a little later."""
+    deadline = time.monotonic() + timeout
+    for pid in pids:
+        while _is_moving(pid) and time.monotonic() < deadline:
+            time.sleep(0.0005)
+
+
+def _is_moving(pid: int) -> bool:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    return any(_state_and_parent(f"{pid}/task/{thread}")[0] not in ("T", "t", "Z", "X", "") for thread in threads)
+
+
+def _state_and_parent(pid: int | str) -> tuple[str, int]:
+    """`pid`: or that of a thread, as proc(5) names it."""
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             # The name, in brackets, may hold blanks and brackets of its own.

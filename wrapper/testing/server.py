@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wrapper.testing.errors import LabError
-from wrapper.testing.processes import die_with_parent, is_alive, send
+from wrapper.testing.processes import die_with_parent, is_alive, send, wait_until_stopped
 
 PATIENCE = 20.0
 
@@ -191,7 +191,10 @@ class Server(ABC):
     def hang(self, *, postmaster_only: bool = False) -> None:
         """SIGSTOP the server: the kernel goes on accepting, nobody answers."""
         if self.is_running:
-            self._hang_acceptor() if postmaster_only else self._freeze()
+            if postmaster_only:
+                self._hang_acceptor()
+            else:
+                wait_until_stopped(self._freeze())
             self.is_hung = True
 
     @abstractmethod
