@@ -52,7 +52,10 @@ def configuration_of(target: Callable[..., Any] | None, conninfo: str, keywords:
         hash((target, arguments))
     except TypeError:
         return _configure.__wrapped__(target, conninfo, arguments, None)
-    return _configure(target, conninfo, arguments, (DriverConfigurationProfiles.version(), *map(os.environ.get, ENVIRONMENT)))
+    # Where host and port are given, libpq's environment has no say in which endpoint is meant: each look costs a microsecond.
+    is_named = ("host" in keywords or "host=" in conninfo) and ("port" in keywords or "port=" in conninfo)
+    environment = () if is_named else tuple(map(os.environ.get, ENVIRONMENT))
+    return _configure(target, conninfo, arguments, (DriverConfigurationProfiles.version(), environment))
 
 
 @lru_cache(maxsize=64)

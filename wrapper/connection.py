@@ -14,7 +14,7 @@ from wrapper.cursor import Cursors, wrapped
 from wrapper.errors import TransactionResolutionUnknownError, for_driver
 from wrapper.monitor.generation import GENERATION
 from wrapper.monitor.process import catch_up
-from wrapper.plugin import Call, ConnectionEvent, Plugin
+from wrapper.plugin import INIT_HOST_PROVIDER, Call, ConnectionEvent, Plugin
 from wrapper.plugin_service import PluginService
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class AwsWrapperConnection:
         configuration = configuration_of(target, conninfo or "", kwargs)
         assert target is not None
         service = PluginService(target, configuration)
-        service.manager.init_host_provider(service, configuration.settings, lambda: None)
+        if service.manager.is_subscribed(INIT_HOST_PROVIDER):
+            service.manager.init_host_provider(service, configuration.settings, lambda: None)
         host_info = service.initial_connection_host_info
         connection = service.connect(host_info, dict(service.parameters))
         wrapper = service.driver_dialect.wrapper_class()(service, connection)

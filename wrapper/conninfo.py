@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from wrapper.errors import AwsWrapperError
 
-# What in libpq's environment says which endpoint is meant. It is looked at for every connect: each name costs a microsecond.
+# What in libpq's environment says which endpoint is meant.
 ENVIRONMENT = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGSERVICE")
 URI_SCHEMES = ("postgresql://", "postgres://")
 # To libpq a blank is an ASCII one, a quote matters at the beginning of a value only, and a backslash at the very end is dropped.

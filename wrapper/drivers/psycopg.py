@@ -86,6 +86,15 @@ def _read(text: str) -> dict[str, Any] | None:
         return None
 
 
+def _endpoint(given: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return host and port of parameters in which a service is expanded, None where they lead to no single TCP endpoint."""
+    host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR")
+    port = str(given.get("port") or os.environ.get("PGPORT") or 5432)
+    if not host or given.get("service") or host.startswith(("/", "@")) or "," in host or not port.isdecimal():
+        return None
+    return host, int(port)
+
+
 class PsycopgDialect:
     """psycopg's side of everything the wrapper does."""
 
@@ -162,12 +171,7 @@ class PsycopgDialect:
         return found
 
     def endpoint(self, parameters: Mapping[str, Any]) -> tuple[str, int] | None:
-        given, environment = psycopg_service.expanded(parameters), os.environ
-        host = given.get("host") or given.get("hostaddr") or environment.get("PGHOST") or environment.get("PGHOSTADDR")
-        port = str(given.get("port") or environment.get("PGPORT") or 5432)
-        if not host or given.get("service") or host.startswith(("/", "@")) or "," in host or not port.isdecimal():
-            return None
-        return host, int(port)
+        return _endpoint(psycopg_service.expanded(parameters))
 
     # -- connections -----------------------------------------------------------------------------------------------------------
 
@@ -179,16 +183,16 @@ class PsycopgDialect:
         database = arguments.pop("database", None)
         if database is not None:
             arguments["dbname"] = database
-        if self.endpoint(parameters) is not None:
+        if _endpoint(arguments) is not None:
             self._add_keepalive_floor(arguments, settings)
         if settings["socket_timeout"] and not psycopg_guard.CAN_LIMIT:
             raise AwsWrapperError(
                 f"socket_timeout={settings['socket_timeout']!r} needs psycopg 3.2.11 or newer, not {psycopg.__version__}"
             )
         # A service or the environment comes before our default. libpq wants whole seconds; psycopg raises what is below two.
-        theirs = (
-            None if settings.is_given("connect_timeout") else arguments.get("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT"))
-        )
+        theirs = None
+        if not settings.is_given("connect_timeout"):
+            theirs = arguments.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
         arguments["connect_timeout"] = theirs or math.ceil(settings["connect_timeout"])
         return arguments
 
@@ -205,6 +209,8 @@ class PsycopgDialect:
         return arguments
 
     def unwrap(self, connection: Any) -> Any:
+        if isinstance(connection, psycopg.Connection):
+            return connection
         # SQLAlchemy's name for what is inside a pooled connection.
         found = getattr(connection, "driver_connection", connection)
         if not isinstance(found, psycopg.Connection):
