@@ -305,7 +305,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer events: a first impression in two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all numbers to FILE")
     options = parser.parse_args()
-    sizes = [(3, 8), (200, 1000)] if options.quick else [(3, 8), (50, 8), (100, 8), (200, 8), (3, 250), (3, 1000), (200, 1000)]
+    sizes = [(3, 8), (200, 1000)] if options.quick else [(3, 8), (50, 50), (100, 100), (200, 200), (3, 250), (3, 1000), (200, 1000)]
     events, freezes, span = (40, 2, 5.0) if options.quick else (100, 10, 20.0)
     points = []
     with LocalAurora(instances=1, flavor="pg", address_names=True, max_connections=400) as lab:
