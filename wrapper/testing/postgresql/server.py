@@ -53,8 +53,12 @@ include_if_exists = 'lab.conf'
 _END_SESSIONS = f"""\
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND usename IS NOT NULL AND application_name <> '{APPLICATION_NAME}'"""
-# One whose history is another's streams too, for moments, but only to where this server's own began.
-_FOLLOWERS = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' AND sent_lsn >= pg_current_wal_flush_lsn()"
+# Readers that have on their disks what this server had at a position, by default now. One that was only sent it may lose it when
+# the writer is killed; one whose history is another's is sent no more than what was before this server's own began.
+_FOLLOWERS = (
+    "SELECT application_name FROM pg_stat_replication "
+    "WHERE state = 'streaming' AND least(sent_lsn, flush_lsn) >= coalesce(%s::pg_lsn, pg_current_wal_flush_lsn())"
+)
 
 
 class PostgresServer(Server):
@@ -183,14 +187,16 @@ class PostgresServer(Server):
             self.refresh()
 
     def follows(self, source: Server, timeout: float) -> bool:
+        assert isinstance(source, PostgresServer)
+        reached = source.ask("SELECT pg_current_wal_flush_lsn()::text")[0][0]
         try:
-            source.wait(lambda: self.id in source.followers([self]), f"to stream to {self.id}", timeout)
+            source.wait(lambda: self.id in source.followers([self], reached), f"to stream to {self.id}", timeout)
         except LabError:
             return False
         return True
 
-    def followers(self, readers: Iterable[Server]) -> set[str]:
-        return {row[0] for row in self.ask(_FOLLOWERS)} & {reader.id for reader in readers}
+    def followers(self, readers: Iterable[Server], reached: str | None = None) -> set[str]:
+        return {row[0] for row in self.ask(_FOLLOWERS, reached)} & {reader.id for reader in readers}
 
     def position(self) -> int:
         return int(self.ask("SELECT pg_wal_lsn_diff(coalesce(pg_last_wal_receive_lsn(), '0/0'), '0/0')")[0][0])
