@@ -7,6 +7,8 @@ import struct
 import threading
 from collections.abc import Callable
 
+from tests.forwarder import shut
+
 from .test_mysql_protocol import greeting, packet
 
 Play = Callable[[socket.socket], None]
@@ -58,10 +60,7 @@ class Impostor:
 
     def close(self) -> None:
         for one in (self._listener, *self._clients):
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # gone already
+            shut(one)
         self._listener.close()
         for thread in self._threads:
             thread.join(10)

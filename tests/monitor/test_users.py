@@ -8,7 +8,6 @@ import socket
 import struct
 import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +20,7 @@ from wrapper.monitor.messages import Offer, Status, StatusRequest
 from wrapper.monitor.paths import MonitorPaths
 
 from .harness import login, worker
+from .impostors import Impostor
 from .servers import Server, eventually
 from .users import ALICE, BOB, GROUP, OWNER, STRANGER, as_user, python
 
@@ -77,37 +77,20 @@ def test_a_foreign_user_is_refused_even_where_the_files_let_it_in(
     assert log.count(f"refused a connection of uid {BOB}") == 1
 
 
-class Honeypot:
+class Honeypot(Impostor):
     """A server that asks for a password in clear text, and keeps whatever it is sent."""
 
     def __init__(self) -> None:
         self.heard = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._talk, args=(client,), daemon=True).start()
+        super().__init__(self._talk)
 
     def _talk(self, client: socket.socket) -> None:
-        with client:
-            try:
-                client.settimeout(10)
-                client.recv(8)
-                client.sendall(b"N")  # no TLS
-                while data := client.recv(4096):
-                    self.heard += data
-                    client.sendall(b"R" + struct.pack("!ii", 8, 3))  # AuthenticationCleartextPassword
-            except OSError:
-                return
-
-    def close(self) -> None:
-        self._listener.close()
+        client.settimeout(10)
+        client.recv(8)
+        client.sendall(b"N")  # no TLS
+        while data := client.recv(4096):
+            self.heard += data
+            client.sendall(b"R" + struct.pack("!ii", 8, 3))  # AuthenticationCleartextPassword
 
 
 class Member:

@@ -45,7 +45,6 @@ class Link:
     """Requests to the monitor and their answers, and the events that it publishes. `wake_fd`: an eventfd that ends a `wait`."""
 
     def __init__(self, context: zmq.Context[Any], paths: MonitorPaths, wake_fd: int) -> None:
-        self._urls = paths.control_url, paths.events_url
         self._wake_fd = wake_fd
         self._peers = PeerCheck(context, paths)
         self._control = context.socket(zmq.DEALER)
@@ -61,6 +60,7 @@ class Link:
         # Without a monitor nothing may queue up for the next one.
         self._control.setsockopt(zmq.IMMEDIATE, 1)
         self.subscribe(HEARTBEAT_TOPIC)
+        self._ends = (self._control, paths.control_url), (self._events, paths.events_url)
         self._changes = (
             self._control.get_monitor_socket(
                 zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -70,17 +70,14 @@ class Link:
         self._poller = zmq.Poller()
         for source in (self._control, self._events, *self._changes, self._peers.socket, wake_fd):
             self._poller.register(source, zmq.POLLIN)
-        self._connect()
-
-    def _connect(self) -> None:
-        for sock, url in zip((self._control, self._events), self._urls, strict=True):
+        for sock, url in self._ends:
             sock.connect(url)
 
     def reconnect(self) -> None:
         """Connect anew, to a monitor that did not admit us."""
-        for sock, url in zip((self._control, self._events), self._urls, strict=True):
+        for sock, url in self._ends:
             sock.disconnect(url)
-        self._connect()
+            sock.connect(url)
 
     def subscribe(self, topic: str) -> None:
         """Have the events of a topic delivered."""
