@@ -257,6 +257,7 @@ class Cluster:
 
     def _step(self, view: topology.View, notes: list[topology.Note]) -> None:
         search_began = view.searching_since is not None and self.view.searching_since is None
+        writer_moved = view.writer.term != self.view.writer.term
         self.view = view
         if _essence(view.topology) != _essence(self._published_topology):
             self._publish_topology()
@@ -265,8 +266,9 @@ class Cluster:
         if search_began:
             self.logins.forgive()
             self.poke()
-            if self.topology_actor is not None:
-                self.topology_actor.poke()
+        if (search_began or writer_moved) and self.topology_actor is not None:
+            # The table is from before, and so may be the host that it is read from.
+            self.topology_actor.poke()
 
     def _publish_health(self, health: HostHealth) -> None:
         self._published[health.key] = health
