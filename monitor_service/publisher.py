@@ -10,6 +10,7 @@ from time import monotonic, time
 
 import zmq
 
+from monitor_service.bell import Bell
 from monitor_service.logs import ENTRY
 from wrapper.monitor.messages import (
     HEARTBEAT_TOPIC,
@@ -20,7 +21,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.peer import guard
-from wrapper.monitor.state import Update
+from wrapper.monitor.state import HealthUpdate, TopologyUpdate, Update
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +38,14 @@ BATCH = 500
 
 class Publisher:
     """Publishes on an XPUB socket. A subscriber first gets the welcome (one frame, `HEARTBEAT_TOPIC`), and a heartbeat soon after
-    its subscription was taken in."""
+    its subscription was taken in. `bell`: rung before what a worker's next call should know is sent."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], epoch: int) -> None:
         self.epoch = epoch
         self.ring: deque[Journal] = deque(maxlen=RING)
         self.counters: Counter[str] = Counter()
         self.seqs: dict[str, int] = {}
+        self.bell: Bell | None = None
         self._beats = 0
         self._greeting: asyncio.TimerHandle | None = None
         self.socket = context.socket(zmq.XPUB)
@@ -68,7 +70,11 @@ class Publisher:
 
     def publish(self, topic: str, update: Update) -> None:
         """Send an update of a cluster under its next sequence number."""
-        self._send(topic, update, self._next(topic))
+        seq = self._next(topic)
+        # Not for what is published together with the rest: aliases, numbers of clients and connections.
+        if self.bell is not None and isinstance(update, (HealthUpdate, TopologyUpdate)):
+            self.bell.ring(topic, seq)
+        self._send(topic, update, seq)
 
     def heartbeat(self) -> None:
         """Say that the loop runs, and how far every topic has come."""

@@ -11,6 +11,7 @@ from time import monotonic
 import zmq
 
 from monitor_service import status, systemd
+from monitor_service.bell import hang_up
 from monitor_service.clusters import Clusters
 from monitor_service.context import Context
 from monitor_service.control import ControlServer
@@ -88,6 +89,7 @@ class Service:
                 os.chown(path, -1, self.options.group)
             path.chmod(0o600 if self.options.group is None else 0o660)
         self._election.own(sockets)
+        self.context.publisher.bell = hang_up(self.paths.bell, self.epoch, self.options.group)
         if self.options.listen is not None:
             assert self.options.keys is not None
             for socket, url in (
@@ -136,7 +138,7 @@ class Service:
     def close(self) -> None:
         """Remove the sockets and give the lock up."""
         self._zmq.destroy(linger=0)
-        for path in (self.paths.events, self.paths.control):
+        for path in (self.paths.events, self.paths.control, self.paths.bell):
             path.unlink(missing_ok=True)
         self._election.release()
 

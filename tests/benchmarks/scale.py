@@ -42,6 +42,8 @@ CPU_GOAL_PERCENT = 1.0
 RSS_GOAL_MIB = 60.0
 
 _PROCESSES = 4
+# Events of one kind before the next kind has its turn.
+_TURN = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -229,8 +231,9 @@ def measure_point(lab: LocalAurora, hosts: int, subscribers: int, *, events: int
         return one.point
 
 
-def measure_spinning(lab: LocalAurora, events: int) -> list[float]:
-    """Seconds from a reset to the last of the workers whose Python never rests."""
+def measure_spinning(lab: LocalAurora, events: int, *, calls: bool = False, bell: bool = True) -> list[float]:
+    """Seconds from a reset until the last of the workers whose Python never rests knows: its client thread, or, where they make
+    `calls`, the next of them."""
     spread = []
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-"))
@@ -242,7 +245,7 @@ def measure_spinning(lab: LocalAurora, events: int) -> list[float]:
         monitor = Monitor(Path(directory))
         stack.callback(monitor.stop)
         login = {"driver": PSYCOPG.name, **lab.parameters(by_address=True, host=address(0), hostaddr=address(0), port=PORT)}
-        given = {"side": OURS, "login": login, "parameters": {}, "key": key}
+        given = {"side": OURS, "login": login, "parameters": {}, "key": key, "calls": calls, "bell": bell}
         workers = [Child(sys.executable, "spinning", given, {DIRECTORY_VARIABLE: directory}) for _ in range(WORKERS)]
         for worker in workers:
             stack.callback(worker.stop)
@@ -254,7 +257,7 @@ def measure_spinning(lab: LocalAurora, events: int) -> list[float]:
             asked = time.monotonic()
             hosts.command("reset 0")
             began = hosts.expect("reset", 10, asked).at
-            spread.append(max(worker.expect("told", 20, began).at for worker in workers) - began)
+            spread.append(max(worker.expect("acts" if calls else "told", 20, began).at for worker in workers) - began)
             asked = time.monotonic()
             hosts.command("back 0")
             for worker in workers:
@@ -270,7 +273,28 @@ def _spread(values: Sequence[float]) -> str:
     return f"{milliseconds(median(values))} / {milliseconds(p99(values))}"
 
 
-def as_markdown(points: Sequence[Point], spinning: Sequence[float]) -> str:
+@dataclass(slots=True)
+class Spinning:
+    """Seconds from a reset to the last of the workers whose Python never rests, one per event: until its client thread knows, until
+    its next call knows, and the same without the monitor's bell."""
+
+    told: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+    calls_without_bell: list[float] = field(default_factory=list)
+
+
+def measure_all_spinning(lab: LocalAurora, events: int) -> Spinning:
+    """In turns, because the machine changes meanwhile."""
+    all_events = Spinning()
+    for start in range(0, events, _TURN):
+        some = min(_TURN, events - start)
+        all_events.told += measure_spinning(lab, some)
+        all_events.calls += measure_spinning(lab, some, calls=True)
+        all_events.calls_without_bell += measure_spinning(lab, some, calls=True, bell=False)
+    return all_events
+
+
+def as_markdown(points: Sequence[Point], spinning: Spinning | None) -> str:
     lines = [
         "| hosts | subscribers | CPU of a core | RSS, MiB | descriptors | bare, ms | after the probe, ms | over bare "
         "| bare reset, ms | reset, ms | over bare reset | silence, s |",
@@ -292,11 +316,18 @@ def as_markdown(points: Sequence[Point], spinning: Sequence[float]) -> str:
             f"{median(one.detection):.2f} / {max(one.detection):.2f}" if one.detection else "",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"{WORKERS} workers whose Python never rests, on {len(os.sched_getaffinity(0))} CPUs: reset to the last of them p50 "
-        f"{milliseconds(median(spinning))}, p99 {milliseconds(p99(spinning))} ms ({len(spinning)} events).",
-    ]
+    if spinning is not None:
+        lines += [
+            "",
+            f"{WORKERS} workers whose Python never rests, on {len(os.sched_getaffinity(0))} CPUs, from the reset to the last "
+            f"({len(spinning.told)} events):",
+            "",
+            "| until | p50 / p99, ms |",
+            "|---|---|",
+            f"| its client thread knows | {_spread(spinning.told)} |",
+            f"| its next call knows | {_spread(spinning.calls)} |",
+            f"| its next call knows, without the bell | {_spread(spinning.calls_without_bell)} |",
+        ]
     return "\n".join(lines)
 
 
@@ -311,11 +342,11 @@ def main() -> int:
     with LocalAurora(instances=1, flavor="pg", address_names=True, max_connections=400) as lab:
         for hosts, subscribers in sizes:
             points.append(measure_point(lab, hosts, subscribers, events=events, freezes=freezes, span=span))
-            print(as_markdown(points[-1:], [0.0]).splitlines()[2], file=sys.stderr, flush=True)
-        spinning = measure_spinning(lab, events)
+            print(as_markdown(points[-1:], None).splitlines()[2], file=sys.stderr, flush=True)
+        spinning = measure_all_spinning(lab, events)
     print(as_markdown(points, spinning))
     if options.json:
-        document = {"points": [asdict(point) for point in points], "spinning": spinning}
+        document = {"points": [asdict(point) for point in points], "spinning": asdict(spinning)}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 

@@ -169,6 +169,7 @@ def test_users_of_a_shared_monitor_cannot_use_each_others_logins(
     assert modes == {
         directory.name: "2750",
         "log": modes["log"],
+        "bell-1": "0640",
         "control-1.sock": "0660",
         "events-1.sock": "0660",
         "monitor-1.lock": "0600",

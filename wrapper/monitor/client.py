@@ -18,7 +18,8 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wrapper.monitor.generation import advance
+from wrapper.monitor.bell import is_behind, rings
+from wrapper.monitor.generation import BELL_PAGE, advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
     STALE_AFTER,
@@ -45,6 +46,9 @@ logger = logging.getLogger(__name__)
 _STOP_PATIENCE = 2.0
 # Where the client's thread stands still between calls, a call waits at most this long for it to read what came meanwhile.
 _CATCH_UP = 0.1
+# Where the bell has rung, for it to read that piece of news; then the call goes on without.
+_HEAR = 0.005
+_LOOK_AGAIN = 0.0005
 # What it read so recently is good enough.
 _FRESH = 0.02
 # Where no thread is to be had: when to try again.
@@ -84,6 +88,7 @@ class MonitorClient:
         self._loop: ClientLoop | None = None
         self._start_at = float("-inf")
         self._lock = allocate_lock()
+        self._rings = 0  # how often the bell had rung when a call last waited for the news
 
     # -- what is known ---------------------------------------------------------------------------------------------------------
 
@@ -266,15 +271,30 @@ class MonitorClient:
         return True
 
     def catch_up(self) -> None:
-        """Before a call, where the client's thread stands still between calls: have it read what came meanwhile."""
+        """Before a call: have the client's thread read what came meanwhile, where it stands still between calls or the bell
+        rang."""
         loop = self._loop
-        if loop is None or not loop.is_held or time.monotonic() - loop.turned_at < _FRESH:
+        if loop is None:
+            return
+        self._hear(loop)
+        if not loop.is_held or time.monotonic() - loop.turned_at < _FRESH:
             return
         turns = loop.turns
         deadline = time.monotonic() + _CATCH_UP
         self.wake()
         while loop.turns == turns and self._loop is loop and time.monotonic() < deadline:
-            sleep(0.0005)
+            sleep(_LOOK_AGAIN)
+
+    def _hear(self, loop: ClientLoop) -> None:
+        """Give way to the client's thread when the bell has rung for what it has not read: once per ring, and not for long, because
+        the monitor may have stopped before it sent the news."""
+        rung = rings(BELL_PAGE)
+        if rung == self._rings:
+            return
+        deadline = time.monotonic() + _HEAR
+        while is_behind(BELL_PAGE, self.state) and self._loop is loop and time.monotonic() < deadline:
+            sleep(_LOOK_AGAIN)
+        self._rings = rung
 
     def abandon(self) -> None:
         """In a forked child: give inherited descriptors back without shutting anything down; the parent goes on using its own."""

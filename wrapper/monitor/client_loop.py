@@ -19,6 +19,7 @@ import msgspec
 import zmq
 
 from wrapper.chance import chance
+from wrapper.monitor.bell import attach
 from wrapper.monitor.generation import advance
 from wrapper.monitor.handles import evidence_against
 from wrapper.monitor.launch import is_served, start_monitor
@@ -255,6 +256,7 @@ class ClientLoop:
         elif isinstance(message, Snapshot):
             self.needs_snapshot = False
             self._replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))
+            attach(self.paths, envelope.epoch)
         elif isinstance(message, UnknownLease):
             self._ask_again()
         elif isinstance(message, Unsupported):

@@ -3,12 +3,16 @@
 A connection remembers the last value it saw and compares before each call: that comparison is all the shared state costs on the
 hot path. The integer lives in a page that the kernel zeroes in a forked child (`MADV_WIPEONFORK`, Linux 4.14), so a child
 notices at its first call that it is one, even under servers that fork without running Python's hooks (uwsgi).
+
+Its last bytes lie in the page that follows, which is the monitor's own once there is one: so the same comparison sees that the
+monitor rang its bell (`wrapper.monitor.bell`).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import time
 from _queue import Empty, SimpleQueue
 
@@ -16,35 +20,43 @@ from wrapper.monitor.threads import is_cooperative
 
 # mmap.MADV_WIPEONFORK is not exported by every supported Python; the number is part of the Linux ABI.
 _MADV_WIPEONFORK = getattr(mmap, "MADV_WIPEONFORK", 18)
-_PID_SHIFT = 32
+# Bytes of the integer that are this process's, the rest are the bell's. A pid takes 22 bits; the counter may wrap around.
+_OWN_BYTES = 6
+_OWN_BITS = 8 * _OWN_BYTES
+_PID_SHIFT = _OWN_BITS - 22
 # Seconds between two looks where waiting must let greenlets run.
 _LOOK_AGAIN = 0.005
 
 
-def _make_page() -> memoryview:
-    page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _make_pages() -> mmap.mmap:
+    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
-        page.madvise(_MADV_WIPEONFORK)
+        pages.madvise(_MADV_WIPEONFORK, 0, mmap.PAGESIZE)
     except (AttributeError, OSError):
         os.register_at_fork(after_in_child=_wipe)
-    return memoryview(page).cast("Q")
+    return pages
 
 
 def _wipe() -> None:
-    GENERATION[0] = 0
+    _own[:] = bytes(_OWN_BYTES)
 
 
-# Read as GENERATION[0]; 0 in a process that has not started its client, such as a freshly forked child.
-GENERATION = _make_page()
+PAGES = _make_pages()
+_own = memoryview(PAGES)[mmap.PAGESIZE - _OWN_BYTES : mmap.PAGESIZE]
+# Read as GENERATION[0], never written. The process's own bytes are 0 until it has started its client, as in a freshly forked child.
+GENERATION = memoryview(PAGES)[mmap.PAGESIZE - _OWN_BYTES : mmap.PAGESIZE + 8 - _OWN_BYTES].cast("Q").toreadonly()
+# What the monitor writes, zeros until there is one.
+BELL_PAGE = memoryview(PAGES)[mmap.PAGESIZE :].toreadonly()
 
 
 def advance() -> int:
     """Move on to a value that no process of this family has had, and return it. Called by one thread of a process at a time."""
-    value = GENERATION[0]
-    GENERATION[0] = value = value + 1 if value else (os.getpid() << _PID_SHIFT) + 1
+    value = int.from_bytes(_own, sys.byteorder)
+    value = value + 1 if value else (os.getpid() << _PID_SHIFT) + 1
+    _own[:] = (value % (1 << _OWN_BITS)).to_bytes(_OWN_BYTES, sys.byteorder)
     for waiter in tuple(_waiting):
         waiter.put(None)
-    return value
+    return GENERATION[0]
 
 
 # One queue per waiting thread. Putting into one never blocks, so a fork at any moment leaves the child nothing to trip over.

@@ -68,6 +68,11 @@ class MonitorPaths:
         return self.directory / f"starter-{PROTOCOL_MAJOR}.lock"
 
     @property
+    def bell(self) -> Path:
+        """The monitor's bell, a page that its workers map: see `wrapper.monitor.bell`."""
+        return self.directory / f"bell-{PROTOCOL_MAJOR}"
+
+    @property
     def log(self) -> Path:
         """Output of a monitor that was started on demand."""
         return self.directory / f"monitor-{PROTOCOL_MAJOR}.log"

@@ -1,6 +1,8 @@
-"""A worker whose Python never rests: how soon its client thread has the news that a host fails.
+"""A worker whose Python never rests: how soon it has the news that a host fails, in its client thread and in its next call.
 
-Arguments: `side`, `login`, `parameters`, `key` of the host.
+Arguments: `side`, `login`, `parameters`, `key` of the host; `calls`: whether it makes a call after every millisecond of work, one
+that needs no network; `bell`: whether it may hear the monitor's bell. Events: `told` and `well` when the client thread knows that
+the host fails or answers again, `acts` when the first call is over that knew of the failure.
 """
 
 from __future__ import annotations
@@ -8,10 +10,18 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import wrapper.monitor.client_loop
 from tests.benchmarks.workers.connecting import connect
 from tests.benchmarks.workers.parent import arguments, listen, tell
 from wrapper.monitor.client_loop import ClientLoop
-from wrapper.monitor.state import SharedState
+from wrapper.monitor.process import current_client
+from wrapper.monitor.state import HostHealth, SharedState
+
+WORK = 0.001
+
+
+def health_of(state: SharedState, key: str) -> HostHealth | None:
+    return next((one.health[key] for one in state.clusters.values() if key in one.health), None)
 
 
 def tell_of_failures(key: str) -> None:
@@ -23,7 +33,7 @@ def tell_of_failures(key: str) -> None:
         nonlocal failing
         replace(self, state)
         now = time.monotonic()
-        health = next((one.health[key] for one in state.clusters.values() if key in one.health), None)
+        health = health_of(state, key)
         if health is not None and health.is_failing is not failing:
             failing = health.is_failing
             tell("told" if failing else "well", at=now, failed_at=health.failed_at)
@@ -34,11 +44,24 @@ def tell_of_failures(key: str) -> None:
 def main() -> None:
     given = arguments()
     stopping = listen()
-    tell_of_failures(given["key"])
+    key = given["key"]
+    tell_of_failures(key)
+    if not given["bell"]:
+        wrapper.monitor.client_loop.attach = lambda paths, epoch: None
     connection: Any = connect(given["side"], given["login"], given["parameters"])
     tell("connected")
+    acts = False
     while not stopping.is_set():
-        sum(range(1000))
+        end = time.monotonic() + WORK
+        while time.monotonic() < end:
+            sum(range(100))
+        if given["calls"]:
+            connection.cursor()
+            health = health_of(current_client().state, key)
+            if health is not None and health.is_failing is not acts:
+                acts = health.is_failing
+                if acts:
+                    tell("acts")
     connection.close()
 
 
