@@ -210,6 +210,30 @@ def test_users_of_a_shared_monitor_cannot_use_each_others_logins(
             bob.close()
 
 
+def test_members_of_the_group_hear_the_bell_and_cannot_ring_it(
+    foreign_monitor: Callable[..., subprocess.Popen[bytes]], directory: Path
+) -> None:
+    foreign_monitor("--group", str(GROUP))
+    with MonitorConnection(MonitorPaths(directory)) as connection:
+        answer = connection.ask(StatusRequest())
+    assert isinstance(answer, Status)
+    epoch = answer.document["epoch"]
+    program = (
+        "import sys; from pathlib import Path; from wrapper.monitor.bell import *; from wrapper.monitor.paths import MonitorPaths\n"
+        f"paths = MonitorPaths(Path({str(directory)!r}), owner={OWNER})\n"
+        f"attach(paths, {epoch}); print(word(BELL_PAGE, EPOCH_AT))\n"
+        "try: open(paths.bell, 'r+b'); print('may write')\n"
+        "except PermissionError: print('may not write')\n"
+    )
+
+    def finds(uid: int, *groups: int) -> str:
+        done = subprocess.run([python(), "-c", program], capture_output=True, text=True, timeout=30, **as_user(uid, *groups))
+        return str(done.stdout + done.stderr)
+
+    assert finds(ALICE, GROUP) == f"{epoch}\nmay not write\n"
+    assert finds(STRANGER) == "0\nmay not write\n"
+
+
 BOB_TRIES = """
 trap, passfile = Server(None, "x", "127.0.0.1", int(sys.argv[1])), sys.argv[2]
 for offer in ({"user": "postgres"}, {"user": "postgres", "passfile": passfile}):

@@ -47,7 +47,7 @@ def main() -> None:
     key = given["key"]
     tell_of_failures(key)
     if not given["bell"]:
-        wrapper.monitor.client_loop.attach = lambda paths, epoch: None
+        wrapper.monitor.client_loop.attach = lambda paths, epoch: None  # type: ignore[attr-defined]
     connection: Any = connect(given["side"], given["login"], given["parameters"])
     tell("connected")
     acts = False
