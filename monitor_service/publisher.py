@@ -17,11 +17,10 @@ from wrapper.monitor.messages import (
     JOURNAL_TOPIC,
     Heartbeat,
     Journal,
-    Message,
     encode,
 )
 from wrapper.monitor.peer import guard
-from wrapper.monitor.state import HealthUpdate, TopologyUpdate, Update
+from wrapper.monitor.state import Update
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ BATCH = 500
 
 class Publisher:
     """Publishes on an XPUB socket. A subscriber first gets the welcome (one frame, `HEARTBEAT_TOPIC`), and a heartbeat soon after
-    its subscription was taken in. `bell`: rung before what a worker's next call should know is sent."""
+    its subscription was taken in. `bell`: rung for every update of a cluster, before it is sent."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], epoch: int) -> None:
         self.epoch = epoch
@@ -66,37 +65,36 @@ class Publisher:
         asyncio.get_running_loop().remove_reader(self.socket.fileno())
         if self._greeting is not None:
             self._greeting.cancel()
+        self.bell = None
         self.socket.close()
 
     def publish(self, topic: str, update: Update) -> None:
         """Send an update of a cluster under its next sequence number."""
-        seq = self._next(topic)
-        # Not for what is published together with the rest: aliases, numbers of clients and connections.
-        if self.bell is not None and isinstance(update, (HealthUpdate, TopologyUpdate)):
-            self.bell.ring(topic, seq)
-        self._send(topic, update, seq)
+        data = encode(update, epoch=self.epoch, topic=topic, seq=self._next(topic))
+        if self.bell is not None:
+            self.bell.ring(data)
+        self._send(topic, data)
 
     def heartbeat(self) -> None:
         """Say that the loop runs, and how far every topic has come."""
         self._beats += 1
         beat = Heartbeat(at=monotonic(), pid=os.getpid(), seqs=dict(self.seqs))
-        self._send(HEARTBEAT_TOPIC, beat, self._beats)
+        self._send(HEARTBEAT_TOPIC, encode(beat, epoch=self.epoch, topic=HEARTBEAT_TOPIC, seq=self._beats))
 
     def journal(self, subject: str, event: str, evidence: str, cluster: str = "") -> None:
         """Keep a transition in the ring, tell whoever follows, and write one line to the log. None goes without its evidence."""
         entry = Journal(at=time(), subject=subject, event=event, evidence=evidence, cluster=cluster)
         self.ring.append(entry)
         logger.info("%s %s: %s", subject, event, evidence, extra={ENTRY: entry})
-        self._send(JOURNAL_TOPIC, entry, self._next(JOURNAL_TOPIC))
+        self._send(JOURNAL_TOPIC, encode(entry, epoch=self.epoch, topic=JOURNAL_TOPIC, seq=self._next(JOURNAL_TOPIC)))
 
     def _next(self, topic: str) -> int:
         self.seqs[topic] = self.seqs.get(topic, 0) + 1
         return self.seqs[topic]
 
-    def _send(self, topic: str, message: Message, seq: int) -> None:
+    def _send(self, topic: str, data: bytes) -> None:
         if self.socket.closed:
             return
-        data = encode(message, epoch=self.epoch, topic=topic, seq=seq)
         # XPUB never blocks: a subscriber that is too slow loses the message and sees the gap.
         self.socket.send_multipart([topic.encode(), data], zmq.NOBLOCK)
         self.counters["published"] += 1

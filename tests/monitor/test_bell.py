@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monitor_service.client import MonitorConnection
-from wrapper.monitor.bell import EPOCH_AT, PAGE_BYTES, rings, slot_at, word
+from wrapper.monitor.bell import heard, messages, position
+from wrapper.monitor.generation import BELL_BYTES
 from wrapper.monitor.messages import Status, StatusRequest
 
 from .harness import MonitorProcess, Worker
@@ -21,16 +22,18 @@ def epoch_of(monitor: MonitorProcess) -> int:
     return int(answer.document["epoch"])
 
 
-def test_it_has_rung_for_what_is_published(monitor: MonitorProcess, worker: Worker, server: Server) -> None:
+def test_a_worker_that_only_hears_the_bell_knows_as_much(monitor: MonitorProcess, worker: Worker, server: Server) -> None:
     topic = worker.watch(server)
     worker.until(lambda: worker.writer(topic), "the first proof")
-    before = rings(monitor.paths.bell.read_bytes())
+    before = worker.state
+    _, rung = position(monitor.paths.bell.read_bytes())
     server.kill()
     worker.until(lambda: worker.health(topic, server).is_failing, "the host to fail")
     page = monitor.paths.bell.read_bytes()
-    assert word(page, EPOCH_AT) == epoch_of(monitor)
-    assert rings(page) > before
-    assert word(page, slot_at(topic)) >= worker.state.seqs[topic]
+    assert position(page)[0] == epoch_of(monitor)
+    state = heard(before, messages(page, rung))
+    assert state.clusters[topic].health[server.key].is_failing
+    assert state.seqs[topic] >= worker.state.seqs[topic], "it rings first"
 
 
 def test_the_next_monitor_has_a_bell_of_its_own(start_monitor: Callable[..., MonitorProcess], directory: Path) -> None:
@@ -40,9 +43,9 @@ def test_the_next_monitor_has_a_bell_of_its_own(start_monitor: Callable[..., Mon
         epoch = epoch_of(first)
         first.kill()
         second = start_monitor()
-        assert os.fstat(last.fileno()).st_size == PAGE_BYTES, "workers have it mapped"
-        assert word(last.read(), EPOCH_AT) == epoch
-    assert word(second.paths.bell.read_bytes(), EPOCH_AT) == epoch_of(second) > epoch
+        assert os.fstat(last.fileno()).st_size == BELL_BYTES, "workers have it mapped"
+        assert position(last.read())[0] == epoch
+    assert position(second.paths.bell.read_bytes())[0] == epoch_of(second) > epoch
     assert mode == 0o600
     second.stop()
     assert not second.paths.bell.exists()

@@ -221,7 +221,7 @@ def test_members_of_the_group_hear_the_bell_and_cannot_ring_it(
     program = (
         "import sys; from pathlib import Path; from wrapper.monitor.bell import *; from wrapper.monitor.paths import MonitorPaths\n"
         f"paths = MonitorPaths(Path({str(directory)!r}), owner={OWNER})\n"
-        f"attach(paths, {epoch}); print(word(BELL_PAGE, EPOCH_AT))\n"
+        f"attach(paths, {epoch}); print(position(BELL)[0])\n"
         "try: open(paths.bell, 'r+b'); print('may write')\n"
         "except PermissionError: print('may not write')\n"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import struct
 import time
 from collections.abc import Callable
 from itertools import count
@@ -13,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from monitor_service.bell import Bell, hang_up
-from wrapper.monitor.bell import EPOCH_AT, PAGE_BYTES, attach, is_behind, rings, slot_at, word
-from wrapper.monitor.generation import BELL_PAGE, GENERATION, advance
+from wrapper.monitor.bell import CELL_BYTES, CELLS, attach, cell, cell_at, header, heard, messages, position
+from wrapper.monitor.generation import BELL, BELL_BYTES, GENERATION, advance
+from wrapper.monitor.messages import Heartbeat, encode
 from wrapper.monitor.paths import MonitorPaths
-from wrapper.monitor.state import SharedState
+from wrapper.monitor.state import ClusterState, HealthUpdate, HostHealth, SharedState, Topology
 
 # No other test of this process has mapped a bell of one of these.
 EPOCHS = count(time.time_ns())
-TOPIC = "cluster/one"
 
 
 def bell_in(directory: Path, epoch: int) -> Bell:
@@ -30,34 +29,33 @@ def bell_in(directory: Path, epoch: int) -> Bell:
 
 
 def mapped() -> int:
-    return word(BELL_PAGE, EPOCH_AT)
+    return position(BELL)[0]
 
 
 def test_a_ring_is_a_new_generation(tmp_path: Path) -> None:
     epoch = next(EPOCHS)
     bell = bell_in(tmp_path, epoch)
     attach(MonitorPaths(tmp_path), epoch)
-    assert mapped() == epoch
+    assert position(BELL) == (epoch, 0)
     seen = advance()
-    bell.ring(TOPIC, 7)
-    assert GENERATION[0] != seen
-    assert (rings(BELL_PAGE), word(BELL_PAGE, slot_at(TOPIC))) == (1, 7)
+    bell.ring(b"news")
     rung = GENERATION[0]
+    assert rung != seen
+    assert position(BELL) == (epoch, 1)
+    assert list(messages(BELL, 0)) == [b"news"]
     assert advance() not in (seen, rung)
-    assert rings(BELL_PAGE) == 1, "a process's own bytes are no others"
+    assert position(BELL) == (epoch, 1), "a process's own bytes are no others"
 
 
 def test_the_next_monitors_bell_leaves_the_last_ones_as_it_was(tmp_path: Path) -> None:
     paths, first, second = MonitorPaths(tmp_path), next(EPOCHS), next(EPOCHS)
-    bell_in(tmp_path, first).ring(TOPIC, 7)
+    bell_in(tmp_path, first).ring(b"last words")
     attach(paths, first)
-    bell = bell_in(tmp_path, second)
-    bell.ring(TOPIC, 1)
-    assert (mapped(), word(BELL_PAGE, slot_at(TOPIC))) == (first, 7)
+    bell_in(tmp_path, second).ring(b"first words")
     attach(paths, first)
-    assert mapped() == first, "what is mapped needs no file any more"
+    assert (mapped(), *messages(BELL, 0)) == (first, b"last words")
     attach(paths, second)
-    assert (mapped(), word(BELL_PAGE, slot_at(TOPIC))) == (second, 1)
+    assert (mapped(), *messages(BELL, 0)) == (second, b"first words")
 
 
 def rewrite(path: Path, content: bytes) -> None:
@@ -86,10 +84,10 @@ def as_a_directory(path: Path) -> None:
     [
         Path.unlink,
         lambda path: os.truncate(path, 0),
-        lambda path: os.truncate(path, PAGE_BYTES - 1),
-        lambda path: os.truncate(path, PAGE_BYTES + 1),
-        lambda path: rewrite(path, os.urandom(PAGE_BYTES)),
-        lambda path: rewrite(path, bytes(PAGE_BYTES)),
+        lambda path: os.truncate(path, BELL_BYTES - 1),
+        lambda path: os.truncate(path, BELL_BYTES + 1),
+        lambda path: rewrite(path, os.urandom(BELL_BYTES)),
+        lambda path: rewrite(path, bytes(BELL_BYTES)),
         lambda path: path.chmod(0o620),
         lambda path: path.chmod(0o602),
         behind_a_link,
@@ -125,28 +123,63 @@ def test_a_monitor_that_cannot_hang_up_a_bell_does_without(tmp_path: Path, caplo
     assert "cannot be written: No such file or directory" in caplog.text
 
 
-def page(epoch: int, **seqs: int) -> bytes:
-    made = bytearray(PAGE_BYTES)
-    struct.pack_into("Q", made, EPOCH_AT, epoch)
-    for topic, seq in seqs.items():
-        struct.pack_into("Q", made, slot_at(topic), seq)
-    return bytes(made)
+def page(*news: bytes, epoch: int = 5) -> bytearray:
+    """What a monitor has rung for so far."""
+    made = bytearray(BELL_BYTES)
+    for number, message in enumerate(news, 1):
+        written = cell(number, message)
+        made[cell_at(number) : cell_at(number) + len(written)] = written
+    made[: len(header(0, 0))] = header(epoch, len(news))
+    return made
+
+
+def test_the_latest_messages_are_kept() -> None:
+    news = [b"%d" % number for number in range(1, 3 * CELLS)]
+    assert list(messages(page(*news), 0)) == news[-CELLS:]
+    assert list(messages(page(*news), len(news) - 2)) == news[-2:]
+    assert list(messages(page(*news), len(news))) == []
+    assert list(messages(bytes(BELL_BYTES), 0)) == []
+
+
+def test_what_is_not_whole_is_left_out() -> None:
+    assert list(messages(page(b"one", b"x" * CELL_BYTES, b"three"), 0)) == [b"one", b"three"]
+    torn, late = page(b"one", b"two", b"three"), page(b"one", b"two", b"three")
+    torn[cell_at(2) + 16] ^= 1
+    late[cell_at(2) : cell_at(2) + 8] = late[cell_at(1) : cell_at(1) + 8]
+    for found in (torn, late):
+        assert list(messages(found, 0)) == [b"one", b"three"]
+    cut = page(b"one")
+    cut[cell_at(1) + 8 : cell_at(1) + 12] = b"\xff" * 4
+    assert list(messages(cut, 0)) == []
+
+
+KNOWN = SharedState(
+    epoch=5,
+    clusters={"mine": ClusterState("mine", "pg", topology=Topology(), health={"a:1": HostHealth("a:1")})},
+    seqs={"mine": 7},
+    confirmed=frozenset({"mine"}),
+)
+
+
+def told(failures: int, *, seq: int, topic: str = "mine", epoch: int = 5) -> bytes:
+    return encode(HealthUpdate(HostHealth("a:1", failures=failures)), epoch=epoch, topic=topic, seq=seq)
 
 
 @pytest.mark.parametrize(
-    ("rung", "expected"),
+    ("news", "failures", "seq"),
     [
-        (page(5, mine=8), True),
-        (page(5, mine=7), False),
-        (page(5, mine=6), False),
-        (page(5, lost=3), False),
-        (page(5, theirs=3), False),
-        (page(4, mine=8), False),
-        (page(6, mine=8), False),
-        (bytes(PAGE_BYTES), False),
+        ([told(1, seq=8)], 1, 8),
+        ([told(1, seq=8), told(2, seq=9)], 2, 9),
+        ([told(3, seq=6), told(3, seq=7), told(1, seq=8)], 1, 8),
+        ([told(1, seq=9)], 0, 7),
+        ([told(1, seq=8, topic="theirs")], 0, 7),
+        ([told(1, seq=8, epoch=4)], 0, 7),
+        ([told(1, seq=1, epoch=6)], 0, 7),
+        ([b"garbage", told(1, seq=8)], 1, 8),
+        ([encode(Heartbeat(0.0, 1, {}), epoch=5, topic="mine", seq=8), told(1, seq=9)], 1, 9),
     ],
-    ids=["news", "known", "older", "unconfirmed", "another's", "last monitor's", "next monitor's", "no bell"],
+    ids=["next", "several", "known", "gap", "another's", "last monitor's", "next monitor's", "garbage", "no update"],
 )
-def test_who_is_behind(rung: bytes, expected: bool) -> None:
-    state = SharedState(epoch=5, seqs={"mine": 7, "lost": 2}, confirmed=frozenset({"mine"}))
-    assert is_behind(rung, state) is expected
+def test_what_follows_from_the_state_is_taken_in(news: list[bytes], failures: int, seq: int) -> None:
+    state = heard(KNOWN, news)
+    assert (state.clusters["mine"].health["a:1"].failures, state.seqs) == (failures, {"mine": seq})

@@ -1,13 +1,15 @@
-"""The monitor's bell: a page of memory that says, before the news has come, that there is news.
+"""The monitor's bell: memory in which a call finds the latest news when the client thread has not come to reading it.
 
 A worker's client thread has to wait for the interpreter's lock before it can read a message. Beside a thread that computes, that
-takes many milliseconds, in which the next call would go to a host that is known to be dead. So the monitor counts in a file what it
-is about to publish, every worker maps it behind its generation (`wrapper.monitor.generation`), and a call that sees the count
-changed gives way to the client thread for a moment.
+takes many milliseconds, in which the next call would go to a host that is known to be dead. So the monitor writes every update of a
+cluster to a file before it sends it, and the workers have the file mapped behind their generation (`wrapper.monitor.generation`):
+the comparison that a call pays in any case tells it that the bell has rung, and it takes the news in by itself. The client thread
+finds it known.
 
-The page, in the machine's byte order: how often the bell rang (two bytes, which are the last ones of the generation), at 8 the
-epoch, then slots of eight bytes, each with the sequence number for which the bell last rang for a topic that falls into it. Two
-topics of one slot cost a moment's wait at worst, as does everything else that may be wrong with a page.
+The file, in the machine's byte order: how often the bell rang (two bytes, which are the last ones of the generation), at 8 the
+epoch, at 16 how often it rang in full, then the latest messages in cells, each with its number, its length and its checksum. A
+message that does not fit leaves its cell empty, and one may be replaced while it is read: nothing depends on it, because all are
+sent as well.
 
 Only the monitor writes to the file, and never makes it shorter: who has mapped a file that is cut off dies of it (SIGBUS). That is
 why the file has to be the monitor's own; its user alone could do that.
@@ -19,46 +21,76 @@ import logging
 import mmap
 import os
 import stat
-import sys
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from .generation import BELL_PAGE, PAGES
+from .generation import BELL, BELL_BYTES, PAGES
+from .messages import Garbage, decode_body, decode_envelope
+from .state import Gap, SharedState, Update, apply
 
 if TYPE_CHECKING:
     from .paths import MonitorPaths
-    from .state import SharedState
 
 logger = logging.getLogger(__name__)
 
-PAGE_BYTES = mmap.PAGESIZE
-WORD = 8
-RINGS_BYTES = 2
-EPOCH_AT = WORD
-_FIRST_SLOT = 2
-_SLOTS = PAGE_BYTES // WORD - _FIRST_SLOT
+Page = bytes | bytearray | memoryview
+
+HEADER = struct.Struct("H6xQQ")
+CELL = struct.Struct("QII")
+CELLS = 15
+CELL_BYTES = 4096
+_MAP_FIXED = 0x10
 
 
-def slot_at(topic: str) -> int:
-    """Return where the page has the last sequence number of a topic."""
-    return (_FIRST_SLOT + crc32(topic.encode()) % _SLOTS) * WORD
+def cell_at(number: int) -> int:
+    """Return where the file has the message of a ring."""
+    return (1 + number % CELLS) * CELL_BYTES
 
 
-def word(page: memoryview | bytes, at: int) -> int:
-    """Return the number of eight bytes at a place."""
-    return int.from_bytes(page[at : at + WORD], sys.byteorder)
+def header(epoch: int, number: int) -> bytes:
+    """Return what the file begins with after so many rings."""
+    return HEADER.pack(number % (1 << 16), epoch, number)
 
 
-def rings(page: memoryview | bytes) -> int:
-    """Return how often the bell rang; starts again after 65,536 times."""
-    return int.from_bytes(page[:RINGS_BYTES], sys.byteorder)
+def cell(number: int, message: bytes) -> bytes:
+    """Return what the file holds of a message."""
+    if CELL.size + len(message) > CELL_BYTES:
+        message = b""
+    return CELL.pack(number, len(message), crc32(message)) + message
 
 
-def is_behind(page: memoryview | bytes, state: SharedState) -> bool:
-    """Whether the bell rang for something that `state` does not hold yet."""
-    return word(page, EPOCH_AT) == state.epoch and any(
-        word(page, slot_at(topic)) > state.seqs.get(topic, 0) for topic in state.confirmed
-    )
+def position(page: Page) -> tuple[int, int]:
+    """Return the epoch of the monitor whose bell it is, 0 when it is none, and how often it rang."""
+    _, epoch, number = HEADER.unpack_from(page)
+    return epoch, number
+
+
+def messages(page: Page, after: int) -> Iterator[bytes]:
+    """Yield the messages of the rings that came `after` so many, as far as they are there."""
+    _, latest = position(page)
+    for number in range(max(after, latest - CELLS) + 1, latest + 1):
+        at = cell_at(number)
+        found, length, checksum = CELL.unpack_from(page, at)
+        message = bytes(page[at + CELL.size : at + min(CELL.size + length, CELL_BYTES)])
+        if message and found == number and crc32(message) == checksum:
+            yield message
+
+
+def heard(state: SharedState, news: Iterable[bytes]) -> SharedState:
+    """Return `state` after messages of the bell's, as far as they follow from it."""
+    for data in news:
+        try:
+            envelope = decode_envelope(data)
+            message = decode_body(envelope)
+        except Garbage:
+            continue
+        if envelope.topic in state.confirmed:
+            with suppress(Gap):  # the client thread's business
+                state = apply(state, envelope.epoch, envelope.topic, envelope.seq, message if isinstance(message, Update) else None)
+    return state
 
 
 def attach(paths: MonitorPaths, epoch: int) -> None:
@@ -66,7 +98,7 @@ def attach(paths: MonitorPaths, epoch: int) -> None:
 
     Another user's file is not mapped, nor one that others could change: see above.
     """
-    if paths.url is not None or word(BELL_PAGE, EPOCH_AT) == epoch:
+    if paths.url is not None or position(BELL)[0] == epoch:
         return
     try:
         # A FIFO that somebody put in its place must not hold us up.
@@ -85,25 +117,24 @@ def attach(paths: MonitorPaths, epoch: int) -> None:
 
 def _trouble_with(descriptor: int, uid: int, epoch: int) -> str | None:
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_size != PAGE_BYTES:
-        return f"it is not a file of {PAGE_BYTES} bytes"
+    if not stat.S_ISREG(found.st_mode) or found.st_size != BELL_BYTES:
+        return f"it is not a file of {BELL_BYTES} bytes"
     if found.st_uid != uid or found.st_mode & 0o022:
         return f"it is of uid {found.st_uid}, not {uid}, or others may write to it"
-    if word(os.pread(descriptor, PAGE_BYTES, 0), EPOCH_AT) != epoch:
+    if position(os.pread(descriptor, HEADER.size, 0))[0] != epoch:
         return f"it is not of the monitor with epoch {epoch}"
     return None
 
 
 def _map(descriptor: int) -> None:
-    """Put a file where the bell's page is. Not by Python's `mmap`, which takes no address."""
+    """Put a file where the bell's memory is. Not by Python's `mmap`, which takes no address."""
     import ctypes
 
     # PyDLL keeps the interpreter's lock: nobody looks meanwhile.
     libc = ctypes.PyDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-    address = ctypes.addressof(ctypes.c_char.from_buffer(PAGES, PAGE_BYTES))
-    map_fixed = 0x10
-    if libc.mmap(address, PAGE_BYTES, mmap.PROT_READ, mmap.MAP_SHARED | map_fixed, descriptor, 0) != address:
+    address = ctypes.addressof(ctypes.c_char.from_buffer(PAGES, mmap.PAGESIZE))
+    if libc.mmap(address, BELL_BYTES, mmap.PROT_READ, mmap.MAP_SHARED | _MAP_FIXED, descriptor, 0) != address:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

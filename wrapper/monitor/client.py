@@ -18,8 +18,8 @@ from pathlib import Path
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from wrapper.monitor.bell import is_behind, rings
-from wrapper.monitor.generation import BELL_PAGE, advance
+from wrapper.monitor.bell import heard, messages, position
+from wrapper.monitor.generation import BELL, advance
 from wrapper.monitor.handles import Handle
 from wrapper.monitor.messages import (
     STALE_AFTER,
@@ -46,9 +46,9 @@ logger = logging.getLogger(__name__)
 _STOP_PATIENCE = 2.0
 # Where the client's thread stands still between calls, a call waits at most this long for it to read what came meanwhile.
 _CATCH_UP = 0.1
-# Where the bell has rung, for it to read that piece of news; then the call goes on without.
-_HEAR = 0.005
 _LOOK_AGAIN = 0.0005
+# While the client's thread is reading, a call that heard the bell waits at most this long; then it goes on without the news.
+_HEAR = 0.005
 # What it read so recently is good enough.
 _FRESH = 0.02
 # Where no thread is to be had: when to try again.
@@ -88,7 +88,9 @@ class MonitorClient:
         self._loop: ClientLoop | None = None
         self._start_at = float("-inf")
         self._lock = allocate_lock()
-        self._rings = 0  # how often the bell had rung when a call last waited for the news
+        # Held by who replaces `state` by what follows from it. Its owner may have to wait for the interpreter.
+        self.replacing = allocate_lock()
+        self._heard = (0, 0)  # how far calls have heard the bell
 
     # -- what is known ---------------------------------------------------------------------------------------------------------
 
@@ -271,12 +273,12 @@ class MonitorClient:
         return True
 
     def catch_up(self) -> None:
-        """Before a call: have the client's thread read what came meanwhile, where it stands still between calls or the bell
-        rang."""
+        """Before a call: take in what the monitor rang its bell for. Where the client's thread stands still between calls, have it
+        read what came meanwhile."""
         loop = self._loop
         if loop is None:
             return
-        self._hear(loop)
+        self._hear()
         if not loop.is_held or time.monotonic() - loop.turned_at < _FRESH:
             return
         turns = loop.turns
@@ -285,16 +287,23 @@ class MonitorClient:
         while loop.turns == turns and self._loop is loop and time.monotonic() < deadline:
             sleep(_LOOK_AGAIN)
 
-    def _hear(self, loop: ClientLoop) -> None:
-        """Give way to the client's thread when the bell has rung for what it has not read: once per ring, and not for long, because
-        the monitor may have stopped before it sent the news."""
-        rung = rings(BELL_PAGE)
-        if rung == self._rings:
+    def _hear(self) -> None:
+        epoch, rung = position(BELL)
+        if (epoch, rung) == self._heard or not self.replacing.acquire(timeout=_HEAR):
             return
-        deadline = time.monotonic() + _HEAR
-        while is_behind(BELL_PAGE, self.state) and self._loop is loop and time.monotonic() < deadline:
-            sleep(_LOOK_AGAIN)
-        self._rings = rung
+        try:
+            last = self._heard[1] if self._heard[0] == epoch else 0
+            self._heard = epoch, rung
+            if epoch == self.state.epoch:
+                self.replace(heard(self.state, messages(BELL, last)))
+        finally:
+            self.replacing.release()
+
+    def replace(self, state: SharedState) -> None:
+        """Let everybody see a new state."""
+        if state is not self.state:
+            self.state = state
+            advance()
 
     def abandon(self) -> None:
         """In a forked child: give inherited descriptors back without shutting anything down; the parent goes on using its own."""

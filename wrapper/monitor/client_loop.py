@@ -49,7 +49,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.parts import Joiner
-from wrapper.monitor.state import ClusterGone, ClusterUpdate, Gap, HealthUpdate, SharedState, TopologyUpdate, adopt, apply, missed
+from wrapper.monitor.state import ClusterGone, Gap, SharedState, Update, adopt, apply, missed
 from wrapper.monitor.threads import seconds_held, waits_so_far
 
 if TYPE_CHECKING:
@@ -194,7 +194,10 @@ class ClientLoop:
             advance()
 
     def _read_events(self) -> None:
-        state = self.client.state
+        with self.client.replacing:
+            self.client.replace(self._after_events(self.client.state))
+
+    def _after_events(self, state: SharedState) -> SharedState:
         for frames in self.link.events():
             if frames == [HEARTBEAT_TOPIC.encode()]:
                 # The publisher's welcome: our subscriptions are in force, nothing is lost from here on.
@@ -218,10 +221,10 @@ class ClientLoop:
                     self._want_snapshot()
                 continue
             state = self._applied(state, envelope, message)
-        self._replace(state)
+        return state
 
     def _applied(self, state: SharedState, envelope: Envelope, message: Message | None) -> SharedState:
-        update = message if isinstance(message, (HealthUpdate, TopologyUpdate, ClusterUpdate, ClusterGone)) else None
+        update = message if isinstance(message, Update) else None
         if envelope.topic not in self.topics.values():
             return state
         try:
@@ -255,7 +258,8 @@ class ClientLoop:
             self.renew_at = 0.0  # our first connections were counted before there was anybody to tell
         elif isinstance(message, Snapshot):
             self.needs_snapshot = False
-            self._replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))
+            with self.client.replacing:
+                self.client.replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))
             attach(self.paths, envelope.epoch)
         elif isinstance(message, UnknownLease):
             self._ask_again()
@@ -271,11 +275,6 @@ class ClientLoop:
             # What was refused is asked for again: once is enough to say so.
             self.refused = message.reason
             logger.warning("the shared monitor refused a request: %s", message.reason)
-
-    def _replace(self, state: SharedState) -> None:
-        if state is not self.client.state:
-            self.client.state = state
-            advance()
 
     # -- asking ----------------------------------------------------------------------------------------------------------------
 

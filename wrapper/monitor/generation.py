@@ -4,7 +4,7 @@ A connection remembers the last value it saw and compares before each call: that
 hot path. The integer lives in a page that the kernel zeroes in a forked child (`MADV_WIPEONFORK`, Linux 4.14), so a child
 notices at its first call that it is one, even under servers that fork without running Python's hooks (uwsgi).
 
-Its last bytes lie in the page that follows, which is the monitor's own once there is one: so the same comparison sees that the
+Its last bytes lie in the memory that follows, which is the monitor's own once there is one: so the same comparison sees that the
 monitor rang its bell (`wrapper.monitor.bell`).
 """
 
@@ -20,6 +20,7 @@ from wrapper.monitor.threads import is_cooperative
 
 # mmap.MADV_WIPEONFORK is not exported by every supported Python; the number is part of the Linux ABI.
 _MADV_WIPEONFORK = getattr(mmap, "MADV_WIPEONFORK", 18)
+BELL_BYTES = 1 << 16
 # Bytes of the integer that are this process's, the rest are the bell's. A pid takes 22 bits; the counter may wrap around.
 _OWN_BYTES = 6
 _OWN_BITS = 8 * _OWN_BYTES
@@ -29,7 +30,7 @@ _LOOK_AGAIN = 0.005
 
 
 def _make_pages() -> mmap.mmap:
-    pages = mmap.mmap(-1, 2 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages = mmap.mmap(-1, mmap.PAGESIZE + BELL_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     try:
         pages.madvise(_MADV_WIPEONFORK, 0, mmap.PAGESIZE)
     except (AttributeError, OSError):
@@ -46,7 +47,7 @@ _own = memoryview(PAGES)[mmap.PAGESIZE - _OWN_BYTES : mmap.PAGESIZE]
 # Read as GENERATION[0], never written. The process's own bytes are 0 until it has started its client, as in a freshly forked child.
 GENERATION = memoryview(PAGES)[mmap.PAGESIZE - _OWN_BYTES : mmap.PAGESIZE + 8 - _OWN_BYTES].cast("Q").toreadonly()
 # What the monitor writes, zeros until there is one.
-BELL_PAGE = memoryview(PAGES)[mmap.PAGESIZE :].toreadonly()
+BELL = memoryview(PAGES)[mmap.PAGESIZE :].toreadonly()
 
 
 def advance() -> int:

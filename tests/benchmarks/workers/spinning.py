@@ -1,8 +1,9 @@
 """A worker whose Python never rests: how soon it has the news that a host fails, in its client thread and in its next call.
 
 Arguments: `side`, `login`, `parameters`, `key` of the host; `calls`: whether it makes a call after every millisecond of work, one
-that needs no network; `bell`: whether it may hear the monitor's bell. Events: `told` and `well` when the client thread knows that
-the host fails or answers again, `acts` when the first call is over that knew of the failure.
+that needs no network; `bell`: whether it may hear the monitor's bell. Events: `told` and `well` when the process knows that the
+host fails or answers again, which is its client thread's doing unless it makes calls; `acts` when the first call is over that knew
+of the failure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import wrapper.monitor.client_loop
 from tests.benchmarks.workers.connecting import connect
 from tests.benchmarks.workers.parent import arguments, listen, tell
-from wrapper.monitor.client_loop import ClientLoop
+from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.process import current_client
 from wrapper.monitor.state import HostHealth, SharedState
 
@@ -25,11 +26,11 @@ def health_of(state: SharedState, key: str) -> HostHealth | None:
 
 
 def tell_of_failures(key: str) -> None:
-    """Have the client thread tell, as soon as it has it, that the host with this key fails or answers again."""
-    replace = ClientLoop._replace
+    """Have the process tell, as soon as it has it, that the host with this key fails or answers again."""
+    replace = MonitorClient.replace
     failing = False
 
-    def replaced(self: ClientLoop, state: SharedState) -> None:
+    def replaced(self: MonitorClient, state: SharedState) -> None:
         nonlocal failing
         replace(self, state)
         now = time.monotonic()
@@ -38,7 +39,7 @@ def tell_of_failures(key: str) -> None:
             failing = health.is_failing
             tell("told" if failing else "well", at=now, failed_at=health.failed_at)
 
-    ClientLoop._replace = replaced  # type: ignore[method-assign]
+    MonitorClient.replace = replaced  # type: ignore[method-assign]
 
 
 def main() -> None:
