@@ -42,8 +42,6 @@ CPU_GOAL_PERCENT = 1.0
 RSS_GOAL_MIB = 60.0
 
 _PROCESSES = 4
-# Events of one kind before the next kind has its turn.
-_TURN = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -231,9 +229,33 @@ def measure_point(lab: LocalAurora, hosts: int, subscribers: int, *, events: int
         return one.point
 
 
-def measure_spinning(lab: LocalAurora, events: int, *, calls: bool = False, bell: bool = True) -> list[float]:
-    """Seconds from a reset until the last of the workers whose Python never rests knows: its client thread, or, where they make
-    `calls`, the next of them."""
+@dataclass(slots=True)
+class Spinning:
+    """Workers whose Python never rests; seconds from a reset, one per event. `told`: until the client thread of the last one knows.
+    `calls`: until a call of the last one knows, where each makes one after every millisecond of work. `bell` and `no_bell`: the
+    same, each worker for itself, in a group of which every other one hears the monitor's bell: both see the same events."""
+
+    told: list[float] = field(default_factory=list)
+    calls: list[float] = field(default_factory=list)
+    bell: list[float] = field(default_factory=list)
+    no_bell: list[float] = field(default_factory=list)
+
+
+def measure_all_spinning(lab: LocalAurora, events: int) -> Spinning:
+    told = [max(times) for times in measure_spinning(lab, events, calls=False, deaf=0)]
+    calls = [max(times) for times in measure_spinning(lab, events, calls=True, deaf=0)]
+    mixed = measure_spinning(lab, events, calls=True, deaf=WORKERS // 2)
+    return Spinning(
+        told=told,
+        calls=calls,
+        bell=[one for times in mixed for one in times[WORKERS // 2 :]],
+        no_bell=[one for times in mixed for one in times[: WORKERS // 2]],
+    )
+
+
+def measure_spinning(lab: LocalAurora, events: int, *, calls: bool, deaf: int) -> list[list[float]]:
+    """Seconds from a reset until each of the workers knows whose Python never rests: its client thread or, with `calls`, its next
+    call. The first `deaf` ones do not hear the monitor's bell."""
     spread = []
     with ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="scale-"))
@@ -245,8 +267,11 @@ def measure_spinning(lab: LocalAurora, events: int, *, calls: bool = False, bell
         monitor = Monitor(Path(directory))
         stack.callback(monitor.stop)
         login = {"driver": PSYCOPG.name, **lab.parameters(by_address=True, host=address(0), hostaddr=address(0), port=PORT)}
-        given = {"side": OURS, "login": login, "parameters": {}, "key": key, "calls": calls, "bell": bell}
-        workers = [Child(sys.executable, "spinning", given, {DIRECTORY_VARIABLE: directory}) for _ in range(WORKERS)]
+        given = {"side": OURS, "login": login, "parameters": {}, "key": key, "calls": calls}
+        workers = [
+            Child(sys.executable, "spinning", {**given, "bell": number >= deaf}, {DIRECTORY_VARIABLE: directory})
+            for number in range(WORKERS)
+        ]
         for worker in workers:
             stack.callback(worker.stop)
         for worker in workers:
@@ -257,7 +282,7 @@ def measure_spinning(lab: LocalAurora, events: int, *, calls: bool = False, bell
             asked = time.monotonic()
             hosts.command("reset 0")
             began = hosts.expect("reset", 10, asked).at
-            spread.append(max(worker.expect("acts" if calls else "told", 20, began).at for worker in workers) - began)
+            spread.append([worker.expect("acts" if calls else "told", 20, began).at - began for worker in workers])
             asked = time.monotonic()
             hosts.command("back 0")
             for worker in workers:
@@ -271,27 +296,6 @@ def milliseconds(value: float) -> str:
 
 def _spread(values: Sequence[float]) -> str:
     return f"{milliseconds(median(values))} / {milliseconds(p99(values))}"
-
-
-@dataclass(slots=True)
-class Spinning:
-    """Seconds from a reset to the last of the workers whose Python never rests, one per event: until its client thread knows, until
-    its next call knows, and the same without the monitor's bell."""
-
-    told: list[float] = field(default_factory=list)
-    calls: list[float] = field(default_factory=list)
-    calls_without_bell: list[float] = field(default_factory=list)
-
-
-def measure_all_spinning(lab: LocalAurora, events: int) -> Spinning:
-    """In turns, because the machine changes meanwhile."""
-    all_events = Spinning()
-    for start in range(0, events, _TURN):
-        some = min(_TURN, events - start)
-        all_events.told += measure_spinning(lab, some)
-        all_events.calls += measure_spinning(lab, some, calls=True)
-        all_events.calls_without_bell += measure_spinning(lab, some, calls=True, bell=False)
-    return all_events
 
 
 def as_markdown(points: Sequence[Point], spinning: Spinning | None) -> str:
@@ -319,14 +323,14 @@ def as_markdown(points: Sequence[Point], spinning: Spinning | None) -> str:
     if spinning is not None:
         lines += [
             "",
-            f"{WORKERS} workers whose Python never rests, on {len(os.sched_getaffinity(0))} CPUs, from the reset to the last "
-            f"({len(spinning.told)} events):",
+            f"{WORKERS} workers whose Python never rests, on {len(os.sched_getaffinity(0))} CPUs; from the reset until",
             "",
-            "| until | p50 / p99, ms |",
+            "| | p50 / p99, ms |",
             "|---|---|",
-            f"| its client thread knows | {_spread(spinning.told)} |",
-            f"| its next call knows | {_spread(spinning.calls)} |",
-            f"| its next call knows, without the bell | {_spread(spinning.calls_without_bell)} |",
+            f"| the client thread of the last one knows | {_spread(spinning.told)} |",
+            f"| a call of the last one knows | {_spread(spinning.calls)} |",
+            f"| a call of one of them knows | {_spread(spinning.bell)} |",
+            f"| a call of one of them knows, without the bell | {_spread(spinning.no_bell)} |",
         ]
     return "\n".join(lines)
 
