@@ -13,6 +13,7 @@ import pytest
 
 from monitor_service.bell import Bell, hang_up
 from wrapper.monitor.bell import CELL_BYTES, CELLS, attach, cell, cell_at, header, heard, messages, position
+from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.generation import BELL, BELL_BYTES, GENERATION, advance
 from wrapper.monitor.messages import Heartbeat, encode
 from wrapper.monitor.paths import MonitorPaths
@@ -183,3 +184,23 @@ def told(failures: int, *, seq: int, topic: str = "mine", epoch: int = 5) -> byt
 def test_what_follows_from_the_state_is_taken_in(news: list[bytes], failures: int, seq: int) -> None:
     state = heard(KNOWN, news)
     assert (state.clusters["mine"].health["a:1"].failures, state.seqs) == (failures, {"mine": seq})
+
+
+def test_of_two_threads_that_take_news_in_none_undoes_the_others() -> None:
+    client = MonitorClient(None)
+    client.state = KNOWN
+    tries = 0
+
+    def overtaken(state: SharedState) -> SharedState:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            client.change(lambda state: heard(state, [told(1, seq=8), told(2, seq=9)]))
+        return heard(state, [told(1, seq=8)])
+
+    seen = GENERATION[0]
+    client.change(overtaken)
+    assert tries == 2
+    assert client.state.clusters["mine"].health["a:1"].failures == 2
+    assert GENERATION[0] != seen
+    client.abandon()

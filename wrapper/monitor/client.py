@@ -47,8 +47,6 @@ _STOP_PATIENCE = 2.0
 # Where the client's thread stands still between calls, a call waits at most this long for it to read what came meanwhile.
 _CATCH_UP = 0.1
 _LOOK_AGAIN = 0.0005
-# While the client's thread is reading, a call that heard the bell waits at most this long; then it goes on without the news.
-_HEAR = 0.005
 # What it read so recently is good enough.
 _FRESH = 0.02
 # Where no thread is to be had: when to try again.
@@ -89,8 +87,6 @@ class MonitorClient:
         self._loop: ClientLoop | None = None
         self._start_at = float("-inf")
         self._lock = allocate_lock()
-        # Held by who replaces `state` by what follows from it. Its owner may have to wait for the interpreter.
-        self.replacing = allocate_lock()
         self._heard = (0, 0)  # how far calls have heard the bell
 
     # -- what is known ---------------------------------------------------------------------------------------------------------
@@ -293,20 +289,24 @@ class MonitorClient:
 
     def _hear(self) -> None:
         epoch, rung = position(BELL)
-        if (epoch, rung) == self._heard or not self.replacing.acquire(timeout=_HEAR):
+        if (epoch, rung) == self._heard:
             return
-        try:
-            last = self._heard[1] if self._heard[0] == epoch else 0
-            self._heard = epoch, rung
-            if epoch == self.state.epoch:
-                self.replace(heard(self.state, messages(BELL, last)))
-        finally:
-            self.replacing.release()
+        last = self._heard[1] if self._heard[0] == epoch else 0
+        self._heard = epoch, rung
+        if epoch == self.state.epoch:
+            self.change(lambda state: heard(state, messages(BELL, last)))
 
-    def replace(self, state: SharedState) -> None:
-        """Let everybody see a new state."""
-        if state is not self.state:
-            self.state = state
+    def change(self, step: Callable[[SharedState], SharedState]) -> None:
+        """Replace the state by what follows from it, for everybody to see. Any thread may, at any time, and none waits for another:
+        `step` is done again when another one was faster."""
+        while True:
+            before = self.state
+            after = step(before)
+            # The interpreter lets no other thread run between these two: neither is a call.
+            if self.state is before:
+                self.state = after
+                break
+        if after is not before:
             advance()
 
     def abandon(self) -> None:

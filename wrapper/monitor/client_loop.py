@@ -49,7 +49,7 @@ from wrapper.monitor.messages import (
     encode,
 )
 from wrapper.monitor.parts import Joiner
-from wrapper.monitor.state import ClusterGone, Gap, SharedState, Update, adopt, apply, missed
+from wrapper.monitor.state import ClusterGone, Gap, Update, adopt, apply, missed
 from wrapper.monitor.threads import seconds_held, waits_so_far
 
 if TYPE_CHECKING:
@@ -194,10 +194,6 @@ class ClientLoop:
             advance()
 
     def _read_events(self) -> None:
-        with self.client.replacing:
-            self.client.replace(self._after_events(self.client.state))
-
-    def _after_events(self, state: SharedState) -> SharedState:
         for frames in self.link.events():
             if frames == [HEARTBEAT_TOPIC.encode()]:
                 # The publisher's welcome: our subscriptions are in force, nothing is lost from here on.
@@ -210,6 +206,7 @@ class ClientLoop:
             except ValueError:  # Garbage is one; so is a wrong number of frames
                 self.garbage += 1
                 continue
+            state = self.client.state
             if envelope.epoch < state.epoch:
                 continue
             self.client.heard_at = time.monotonic()
@@ -219,21 +216,16 @@ class ClientLoop:
                 self.start_pause = _FIRST_START_PAUSE
                 if missed(state, envelope.epoch, message.seqs, frozenset(self.topics.values())):
                     self._want_snapshot()
-                continue
-            state = self._applied(state, envelope, message)
-        return state
+            elif envelope.topic in self.topics.values():
+                self._apply(envelope, message if isinstance(message, Update) else None)
 
-    def _applied(self, state: SharedState, envelope: Envelope, message: Message | None) -> SharedState:
-        update = message if isinstance(message, Update) else None
-        if envelope.topic not in self.topics.values():
-            return state
+    def _apply(self, envelope: Envelope, update: Update | None) -> None:
         try:
-            state = apply(state, envelope.epoch, envelope.topic, envelope.seq, update)
+            self.client.change(lambda state: apply(state, envelope.epoch, envelope.topic, envelope.seq, update))
         except Gap:
             self._want_snapshot()
         if isinstance(update, ClusterGone):
             self._ask_again()
-        return state
 
     def _read_answers(self) -> None:
         for data in self.link.answers():
@@ -258,8 +250,8 @@ class ClientLoop:
             self.renew_at = 0.0  # our first connections were counted before there was anybody to tell
         elif isinstance(message, Snapshot):
             self.needs_snapshot = False
-            with self.client.replacing:
-                self.client.replace(adopt(self.client.state, envelope.epoch, message.clusters, message.seqs))
+            clusters, seqs = message.clusters, message.seqs
+            self.client.change(lambda state: adopt(state, envelope.epoch, clusters, seqs))
             attach(self.paths, envelope.epoch)
         elif isinstance(message, UnknownLease):
             self._ask_again()

@@ -51,7 +51,8 @@ BELL = memoryview(PAGES)[mmap.PAGESIZE :].toreadonly()
 
 
 def advance() -> int:
-    """Move on to a value that no process of this family has had, and return it. Called by one thread of a process at a time."""
+    """Move on to a value that no process of this family has had, and return it. Threads that do so at once may share one: what
+    each has changed is in place by then."""
     value = int.from_bytes(_own, sys.byteorder)
     value = value + 1 if value else (os.getpid() << _PID_SHIFT) + 1
     _own[:] = (value % (1 << _OWN_BITS)).to_bytes(_OWN_BYTES, sys.byteorder)

@@ -9,6 +9,7 @@ of the failure.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import wrapper.monitor.client_loop
@@ -27,19 +28,19 @@ def health_of(state: SharedState, key: str) -> HostHealth | None:
 
 def tell_of_failures(key: str) -> None:
     """Have the process tell, as soon as it has it, that the host with this key fails or answers again."""
-    replace = MonitorClient.replace
+    change = MonitorClient.change
     failing = False
 
-    def replaced(self: MonitorClient, state: SharedState) -> None:
+    def changed(self: MonitorClient, step: Callable[[SharedState], SharedState]) -> None:
         nonlocal failing
-        replace(self, state)
+        change(self, step)
         now = time.monotonic()
-        health = health_of(state, key)
+        health = health_of(self.state, key)
         if health is not None and health.is_failing is not failing:
             failing = health.is_failing
             tell("told" if failing else "well", at=now, failed_at=health.failed_at)
 
-    MonitorClient.replace = replaced  # type: ignore[method-assign]
+    MonitorClient.change = changed  # type: ignore[method-assign]
 
 
 def main() -> None:
