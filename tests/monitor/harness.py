@@ -210,6 +210,16 @@ class Worker:
         self.control.send(encode(Report(watch, server.key, moment, error=error), seq=0))
         return moment
 
+    def until_proved_since_report(self, topic: str, server: Server) -> None:
+        """Report a failed connection, and wait for the writer's proof that is younger than the first report."""
+        since = self.report(topic, server)
+
+        def is_proved() -> bool:
+            self.report(topic, server)  # a hint that a busy monitor reads late is dropped
+            return (self.cluster(topic).writer_proved_at or 0) > since
+
+        self.until(is_proved, "a proof after the report")
+
     def renew(self, **connections: int) -> Message:
         return self.ask(Renew(self.client, connections))
 
@@ -285,6 +295,12 @@ def worker(paths: MonitorPaths) -> Iterator[Worker]:
 
 def is_free(paths: MonitorPaths) -> bool:
     return not is_held(paths)
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process has used: what it does, and not how busy the machine is."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def exists(pid: int) -> bool:
