@@ -64,7 +64,7 @@ def status() -> str:
 def test_no_password_is_logged_in_a_failover(
     everything: pytest.LogCaptureFixture, monitor_log: Callable[[], str], watched: Connect, aurora: LocalAurora
 ) -> None:
-    connection = watched(failure_detection_interval_ms=100)
+    connection = watched()
     aurora.promote_later(0.3, rejoin=False)
     aurora.kill("writer")
     eventually(lambda: is_superseded(connection), "the new writer to be known")

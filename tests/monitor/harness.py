@@ -156,7 +156,7 @@ class Worker:
 
     # -- control ---------------------------------------------------------------------------------------------------------------
 
-    def ask(self, message: Message, timeout: float = 5.0) -> Message:
+    def ask(self, message: Message, timeout: float = 15.0) -> Message:
         self._seq += 1
         self.control.send(encode(message, seq=self._seq))
         deadline = time.monotonic() + timeout

@@ -186,7 +186,7 @@ def eventually_nothing_lost(connection: mysql.connector.abstracts.MySQLConnectio
         return wanted - {row[0] for row in ask(connection, "SELECT n FROM numbers")}
 
     try:
-        eventually(lambda: not missing(), "the rows to arrive", timeout=5.0)
+        eventually(lambda: not missing(), "the rows to arrive")
     except AssertionError:
         return missing()
     return set()
