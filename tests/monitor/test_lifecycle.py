@@ -277,7 +277,12 @@ def test_doctor_with_a_monitor_and_an_endpoint(start_monitor: Start, ask: Ask, s
     assert "the connection text" in str(found["credentials"][-1]["text"])
     text = ask("doctor", dsn)[1]
     assert server.lab.password not in text
-    assert text.endswith("0 problems, 0 warnings\n"), text
+    # A busy machine may have held up the monitor, of which it is warned.
+    complaints = [
+        line for line in text.splitlines() if ("WARNING" in line or "PROBLEM" in line) and "its loop stood still" not in line
+    ]
+    assert complaints == []
+    assert "\n0 problems, " in text
     monitor.pause()
     code, found = findings(ask)
     assert code == 1
