@@ -55,7 +55,7 @@ from wrapper.monitor.state import (
     apply,
 )
 
-from .servers import Server, eventually
+from .servers import PATIENCE, Server, eventually
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "mysql-connector-python"}
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -119,11 +119,11 @@ class MonitorProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(20)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(20)
 
 
 class Worker:
@@ -156,7 +156,7 @@ class Worker:
 
     # -- control ---------------------------------------------------------------------------------------------------------------
 
-    def ask(self, message: Message, timeout: float = 15.0) -> Message:
+    def ask(self, message: Message, timeout: float = PATIENCE) -> Message:
         self._seq += 1
         self.control.send(encode(message, seq=self._seq))
         deadline = time.monotonic() + timeout
@@ -230,7 +230,7 @@ class Worker:
 
     # -- events ----------------------------------------------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
         """Take events in until `condition` holds."""
         deadline = time.monotonic() + timeout
         while True:

@@ -130,7 +130,7 @@ def test_a_log_that_takes_nothing_stops_nobody(directory: Path, server: Server) 
         process.wait(20)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(20)
 
 
 def no_file_may_grow() -> None:
@@ -173,5 +173,5 @@ def test_an_epoch_is_raised_on_a_full_disk(directory: Path) -> None:
         assert "epoch 4102444800001" in line
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(20)
         process.stderr.close()

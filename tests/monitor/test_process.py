@@ -55,7 +55,7 @@ def test_an_epoch_rises_when_the_lock_file_was_lost_or_damaged(start_monitor: St
 
 def test_a_second_on_demand_monitor_leaves_at_once(start_monitor: Start, monitor: MonitorProcess) -> None:
     second = start_monitor("--on-demand", wait=False)
-    assert second.process.wait(10) == 0
+    assert second.process.wait(20) == 0
     assert monitor.process.poll() is None
 
 
@@ -87,7 +87,7 @@ def test_an_on_demand_monitor_ends_when_nobody_needs_it(start_monitor: Start, se
     worker.watch(server)
     worker.ask(Release(worker.client))
     worker.close()
-    assert monitor.process.wait(10) == 0
+    assert monitor.process.wait(20) == 0
     eventually(lambda: server.sessions() == 0, "its sessions to be closed")
 
 
@@ -121,7 +121,7 @@ def test_a_monitor_that_lost_its_files_ends(start_monitor: Start, directory: Pat
         path: Path = getattr(monitor.paths, victim)
         path.unlink()
         path.touch()
-    assert monitor.process.wait(10) == 4
+    assert monitor.process.wait(20) == 4
     if victim == "control":
         assert monitor.paths.control.exists(), "what another process put there is not ours to remove"
     assert "no longer this monitor's own" in monitor.log.read_text()
@@ -176,7 +176,7 @@ def test_events_replays_and_follows(directory: Path, monitor: MonitorProcess, se
         assert (seen["subject"], seen["event"]) == (server.key, "UP")
         worker.close()
         monitor.stop()
-        assert follower.wait(10) == 3, "it ends with the monitor"
+        assert follower.wait(20) == 3, "it ends with the monitor"
     finally:
         if follower.poll() is None:
             follower.kill()
@@ -204,7 +204,7 @@ def test_watch_by_hand(directory: Path, monitor: MonitorProcess, request: pytest
         assert f"watching {server.engine}://" in follower.stdout.readline()
         eventually(lambda: server.sessions() == 1, "the monitor's session")
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(10) == 0
+        assert follower.wait(20) == 0
         assert leases(monitor) == []
     finally:
         if follower.poll() is None:
