@@ -123,7 +123,8 @@ def test_a_log_that_takes_nothing_stops_nobody(directory: Path, server: Server) 
     try:
         eventually(paths.control.exists, "the control socket")
         with worker(paths) as one:
-            topic = one.watch(server)
+            # So patient that a busy machine cannot make the server look silent.
+            topic = one.watch(server, interval=3.0)
             one.until(lambda: one.writer(topic), "the first proof")
             assert one.status()["clusters"]
             assert isinstance(one.ask(StopRequest()), Ok)
