@@ -18,7 +18,7 @@ import zmq
 from zmq.utils import z85
 
 from monitor_service.process import lacks_descriptors
-from wrapper.monitor.peer import ZAP_ENDPOINT, ZAP_VERSION, peer_uid
+from wrapper.monitor.peer import peer_uid, zap_answer, zap_handler
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +79,7 @@ class Gate:
         self.counters: Counter[str] = Counter()
         self._named: set[str] = set()
         self._is_full = False  # which has been told
-        self._socket = context.socket(zmq.REP)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(ZAP_ENDPOINT)
+        self._socket = zap_handler(context)
 
     def start(self) -> None:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._drain)
@@ -97,8 +95,7 @@ class Gate:
                 return
             _version, number, _domain, address, _identity, mechanism, *credentials = self._socket.recv_multipart(zmq.NOBLOCK)
             peer = self._judge(mechanism, address.decode("latin-1"), tuple(credentials))
-            verdict = (b"200", b"", peer.encode()) if peer is not None else (b"400", b"not admitted", b"")
-            self._socket.send_multipart([ZAP_VERSION, number, *verdict, b""])
+            self._socket.send_multipart(zap_answer(number, peer, b"not admitted"))
         # The descriptor signals changes only: what is left must be looked for.
         asyncio.get_running_loop().call_soon(self._drain)
 

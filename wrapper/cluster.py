@@ -31,13 +31,22 @@ _MONITORS = ("monitoring-", "topology-monitoring-")
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """What there was to see at a generation of the shared state: `views` and `local` as in `KnownCluster`."""
+class Knowledge:
+    """What there is to know at one generation of the shared state: `views` is what the monitor and this process know, one state
+    each, `local` what sessions of this process learned, in all regions."""
 
     generation: int
     client: MonitorClient
     views: tuple[ClusterState, ...] = ()
     local: ClusterState | None = None
+
+    @property
+    def state(self) -> ClusterState | None:
+        """The best knowledge: the monitor's while it lives and has heard of the hosts, or this process knows nothing."""
+        views = self.views
+        if len(views) == 2 and (not views[0].health or not self.client.is_live):
+            return max(views, key=lambda view: view.writer_proved_at or float("-inf"))
+        return views[0] if views else None
 
 
 class KnownCluster:
@@ -69,7 +78,7 @@ class KnownCluster:
         # The endpoint, as a host and as text.
         self.initial_host = None if self.watch is None else HostInfo(self.watch.host, self.watch.port)
         self.url = "" if self.watch is None else f"{self.watch.host}:{self.watch.port}"
-        self._seen: _Seen | None = None
+        self._knowledge: Knowledge | None = None
         # The hosts by key, and the state that they were made of.
         self._hosts: tuple[ClusterState | None, Mapping[str, HostInfo]] = (None, {})
 
@@ -116,43 +125,39 @@ class KnownCluster:
     @property
     def client(self) -> MonitorClient:
         """This process's client of the shared monitor."""
-        return self._look().client
+        return self.now().client
 
-    def _look(self) -> _Seen:
-        """Look again if there may be anything new. A connect asks for this many times over, mostly without any news since the last
-        one; a forked child finds another generation too."""
-        seen = self._seen
-        if seen is None or seen.generation != GENERATION[0]:
-            seen = self._seen = self._look_again()
-        return seen
+    def now(self) -> Knowledge:
+        """Return what there is to know. Looks again only if there may be anything new: a connect asks many times over, mostly
+        without any news since the last one. A forked child finds another generation too."""
+        knowledge = self._knowledge
+        if knowledge is None or knowledge.generation != GENERATION[0]:
+            knowledge = self._knowledge = self._look()
+        return knowledge
 
-    def _look_again(self) -> _Seen:
+    def _look(self) -> Knowledge:
         client = current_client(self._settings["monitor_mode"])
         # Read before what it stands for, so that what is remembered is never older than it says.
         generation = GENERATION[0]
         if self.watch is None or not self.is_followed:
-            return _Seen(generation, client)
+            return Knowledge(generation, client)
         views = tuple(within(view, self.accessible_regions) for view in client.views(self.watch))
-        return _Seen(generation, client, views, client.own_view(self.watch))
+        return Knowledge(generation, client, views, client.own_view(self.watch))
 
     @property
     def views(self) -> tuple[ClusterState, ...]:
         """What the monitor and this process know, one state each."""
-        return self._look().views
+        return self.now().views
 
     @property
     def state(self) -> ClusterState | None:
-        """The best knowledge: the monitor's while it lives and has heard of the hosts, or this process knows nothing."""
-        seen = self._look()
-        views = seen.views
-        if len(views) == 2 and (not views[0].health or not seen.client.is_live):
-            return max(views, key=lambda view: view.writer_proved_at or float("-inf"))
-        return views[0] if views else None
+        """The best knowledge of it, see `Knowledge.state`."""
+        return self.now().state
 
     @property
     def local(self) -> ClusterState | None:
         """What sessions of this process learned, in all regions."""
-        return self._look().local
+        return self.now().local
 
     def learn(self, state: ClusterState) -> None:
         """Keep what a session of this process found out."""
@@ -161,7 +166,7 @@ class KnownCluster:
 
     def evidence(self, key: str) -> HostHealth | None:
         """The evidence about a host."""
-        state = self.state
+        state = self.now().state
         return None if state is None else state.health.get(key)
 
     def address(self, host: HostInfo) -> str | None:
@@ -179,7 +184,7 @@ class KnownCluster:
     @property
     def has_marks(self) -> bool:
         """Whether any host is marked, which is seldom."""
-        return bool(BOOK)
+        return bool(BOOK.marks)
 
     def mark(self, aliases: Iterable[str], found: HostAvailability) -> None:
         """Note for the whole process whether the hosts with these `host:port` texts are worth connecting to."""
@@ -191,7 +196,7 @@ class KnownCluster:
         # A host that does not answer is not worth a new connection; whether existing ones are given up is another question.
         if health is not None and health.is_failing:
             return HostAvailability.UNAVAILABLE
-        if not BOOK:
+        if not BOOK.marks:
             return HostAvailability.AVAILABLE  # no host is marked, as nearly always
         return BOOK.get(
             key,
@@ -207,18 +212,18 @@ class KnownCluster:
     @property
     def hosts(self) -> tuple[HostInfo, ...]:
         """Every member, the writer as it proved itself; empty while nothing is known."""
-        state = self.state
+        state = self.now().state
         return () if state is None else tuple(self.hosts_by_key(state).values())
 
     def hosts_by_key(self, state: ClusterState) -> Mapping[str, HostInfo]:
         """Return every member as a state knows it."""
         # Marks fade with time; without any, the same state means the same hosts.
         made_of, hosts = self._hosts
-        is_marked = bool(BOOK)
+        is_marked = bool(BOOK.marks)
         if made_of is not state or is_marked:
             hosts = {member.key: self.host_info(state, member) for member in state.topology.hosts}
             # Another thread may mark a host, or take a mark back, meanwhile.
-            self._hosts = (None if is_marked or BOOK else state, hosts)
+            self._hosts = (None if is_marked or BOOK.marks else state, hosts)
         return hosts
 
     def host_by_key(self, key: str) -> HostInfo:

@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from wrapper.configuration import configuration_of
@@ -14,7 +15,7 @@ from wrapper.cursor import Cursors, wrapped
 from wrapper.errors import TransactionResolutionUnknownError, for_driver
 from wrapper.monitor.generation import GENERATION
 from wrapper.monitor.process import catch_up
-from wrapper.plugin import INIT_HOST_PROVIDER, Call, ConnectionEvent, Plugin
+from wrapper.plugin import INIT_HOST_PROVIDER, Call, ConnectionEvent
 from wrapper.plugin_service import PluginService
 
 if TYPE_CHECKING:
@@ -30,14 +31,13 @@ class Calls:
 
     def __init__(self, service: PluginService) -> None:
         self._service = service
-        self._readers: list[Plugin] = service.manager.readers_of_shared_state()
         self._chains: dict[str, Call] = {}
         self.wrapper: Callable[[], AwsWrapperConnection | None] = lambda: None
         # The generation of the shared state that was last looked at: the one comparison that a call pays for it.
         self.seen = 0
         self.execute = _Chains(service, "execute")
         self.executemany = _Chains(service, "executemany")
-        self.cursor_classes = _CursorClasses(service)
+        self.cursor_classes = _cursor_classes(service.driver_dialect.cursor_mixins)
 
     def look(self) -> None:
         """The slow path before a call: the shared state has a new generation, or this is a forked child."""
@@ -49,7 +49,7 @@ class Calls:
         catch_up()
         self.seen = GENERATION[0]
         self._service.notice_host_list()
-        for plugin in self._readers:
+        for plugin in self._service.manager.readers_of_shared_state():
             plugin.shared_state_changed()
 
     @property
@@ -68,8 +68,9 @@ class Calls:
 class _Chains(dict[type, Call]):
     """The compiled chains of one cursor method, per class of the driver's cursors: each ends in that class's own function."""
 
+    __slots__ = ("_name", "_service")
+
     def __init__(self, service: PluginService, name: str) -> None:
-        super().__init__()
         self._service = service
         self._name = name
 
@@ -81,13 +82,17 @@ class _Chains(dict[type, Call]):
 class _CursorClasses(dict[type, type]):
     """Class of a driver's cursor -> the one that its objects are given."""
 
-    def __init__(self, service: PluginService) -> None:
+    def __init__(self, mixins: Callable[[type], tuple[type, ...]]) -> None:
         super().__init__()
-        self._mixins = service.driver_dialect.cursor_mixins
+        self._mixins = mixins
 
     def __missing__(self, driver_class: type) -> type:
         made = self[driver_class] = wrapped(driver_class, self._mixins(driver_class))
         return made
+
+
+# Connections that are made alike share one.
+_cursor_classes = lru_cache(maxsize=64)(_CursorClasses)
 
 
 def _driver_call(target: Any, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

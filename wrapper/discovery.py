@@ -15,6 +15,7 @@ from wrapper.drivers.base import DriverDialect
 from wrapper.drivers.classify import ErrorKind
 from wrapper.errors import AwsWrapperError, UnsupportedOperationError
 from wrapper.hosts import HostInfo, HostRole
+from wrapper.monitor.client import MonitorClient
 from wrapper.monitor.direct import Refusal, search, with_members, with_proof
 from wrapper.monitor.messages import Offer
 from wrapper.monitor.regions import split, within
@@ -67,20 +68,21 @@ class Discovery:
         assert physical is not None
         if not self._cluster.is_followed or (physical.is_introduced and not needs_role):
             return physical.host_info
-        local, state = self._cluster.local, self._cluster.state
+        knowledge = self._cluster.now()
+        local, state = knowledge.local, knowledge.state
         if local is None or state is None:
             local = state = self._adopt(connection, physical)
         if local is None or state is None:
-            self._discover(connection, physical)
+            local = self._discover(connection, physical)
         else:
             self.database_dialect = self.database_dialect or DIALECTS[local.dialect]
             if not self._recognise(connection, physical, state, needs_role):
-                self._prove(physical, local, self._driver.ask_role(connection, self.dialect, self._timeout))
-        self._offer(connection, physical)
+                local = self._prove(physical, local, self._driver.ask_role(connection, self.dialect, self._timeout))
+        self._offer(connection, physical, knowledge.client, local)
         if physical.handle is not None:
             physical.handle.key = physical.host_info.key
             physical.handle.to_writer = _leads_to_writer(physical, state)
-            self._cluster.client.add(physical.handle)
+            knowledge.client.add(physical.handle)
         physical.is_introduced = True
         return physical.host_info
 
@@ -114,7 +116,7 @@ class Discovery:
         self._cluster.learn(adopted)
         return adopted
 
-    def _discover(self, connection: Any, physical: Physical) -> None:
+    def _discover(self, connection: Any, physical: Physical) -> ClusterState:
         watch = self._cluster.watch
         assert watch is not None
         given = self.database_dialect
@@ -137,16 +139,16 @@ class Discovery:
                 ", ".join(member.id for member in members),
             )
         logger.debug("%s leads to a %s database: %s", watch.host, dialect.code, ", ".join(member.key for member in members))
-        self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic(), elsewhere), answer)
+        return self._prove(physical, with_members(None, watch.key, dialect.code, members, time.monotonic(), elsewhere), answer)
 
-    def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> None:
-        """Keep what a host said of itself, under the name that the cluster has for it."""
+    def _prove(self, physical: Physical, cluster: ClusterState, answer: RoleAnswer) -> ClusterState:
+        """Keep what a host said of itself, under the name that the cluster has for it; return what is known with it."""
         physical.role = answer
         if any(answer.id and host.id == answer.id for host in cluster.topology.elsewhere):
             # The endpoint's name led to a region that is not ours to reach: nobody is to follow.
             physical.host_info = physical.host_info.with_role(answer.role)
             self._cluster.learn(cluster)
-            return
+            return cluster
         named = next((host for host in cluster.topology.hosts if answer.id and host.id == answer.id), None)
         if named is None and len(cluster.topology.hosts) == 1:
             named = cluster.topology.hosts[0]
@@ -154,26 +156,27 @@ class Discovery:
         if member is not None:
             physical.host_info = HostInfo(member.host, member.port, weight=member.weight, host_id=member.id or None)
         physical.host_info = physical.host_info.with_role(answer.role)
-        self._cluster.learn(with_proof(cluster, physical.host_info.key, answer, time.monotonic()))
+        proved = with_proof(cluster, physical.host_info.key, answer, time.monotonic())
+        self._cluster.learn(proved)
+        return proved
 
-    def _offer(self, connection: Any, physical: Physical) -> None:
+    def _offer(self, connection: Any, physical: Physical, client: MonitorClient, local: ClusterState) -> None:
         """Ask the monitor to watch the cluster, with the login values of this connection."""
-        local = self._cluster.local
-        assert self._cluster.watch is not None
-        assert local is not None
-        overrides = self._cluster.login_overrides
+        cluster = self._cluster
+        assert cluster.watch is not None
+        overrides = cluster.login_overrides
 
         def offer() -> Offer:
             # A pooled connection may have been opened with an older one.
             password = {name: value for name, value in physical.arguments.items() if name == "password"}
             return Offer({**self._driver.login_values(connection), **password, **overrides})
 
-        self._cluster.client.watch(
-            self._cluster.watch,
+        client.watch(
+            cluster.watch,
             self.dialect.code,
             self._driver.code,
-            self._cluster.watch_settings,
-            within(local, self._cluster.accessible_regions).topology,
+            cluster.watch_settings,
+            (within(local, cluster.accessible_regions) if cluster.accessible_regions else local).topology,
             (physical.arguments, overrides),
             offer,
         )

@@ -133,6 +133,10 @@ class Restrictions:
         value, set_at = self._entries.get(url, (_UNRESTRICTED, 0.0))
         return value if value is _UNRESTRICTED or time.monotonic() - set_at < _RESTRICTION_LIFE else _UNRESTRICTED
 
+    def permitted(self, url: str, hosts: tuple[HostInfo, ...]) -> tuple[HostInfo, ...]:
+        """Return the hosts that connections made to `url` may go to."""
+        return self.get(url).permitted(hosts) if self._entries else hosts
+
     def set(self, url: str, value: AllowedAndBlockedHosts | None) -> None:
         """Restrict connections made to `url`, for five minutes; None lifts it."""
         others = {key: entry for key, entry in self._entries.items() if key != url}

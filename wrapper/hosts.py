@@ -66,7 +66,8 @@ class HostInfo:
     `port` is `NO_PORT` when none was given. `host_id` is the name the cluster itself uses for the instance (Aurora: the instance
     identifier). `aliases` are other `host:port` texts under which the same instance was reached. `cpu` (percent) and `lag_ms` are
     what the cluster's own table said last, None where it does not say; `connections` are those of this machine, where they were
-    counted. Equality and hash cover endpoint, role and availability only, so a newer load figure does not make it another host.
+    counted. `key` is that of the host's health, see `host_key`. Equality and hash cover endpoint, role and availability only, so a
+    newer load figure does not make it another host.
     """
 
     host: str
@@ -80,11 +81,11 @@ class HostInfo:
     cpu: float | None = field(default=None, compare=False)
     lag_ms: float | None = field(default=None, compare=False)
     connections: int = field(default=0, compare=False)
+    key: str = field(init=False, compare=False, repr=False)
 
-    @property
-    def key(self) -> str:
-        """The key of this host's health, see `host_key`."""
-        return host_key(self.host, self.port)
+    def __post_init__(self) -> None:
+        # A host is made once and asked for its key at every connect.
+        object.__setattr__(self, "key", host_key(self.host, self.port))
 
     @property
     def url(self) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,6 +73,9 @@ _REGISTRY: dict[str, Registration] = {
     "dev": Registration("wrapper.plugins.dev:DeveloperPluginFactory"),
 }
 
+# Another object after every change.
+registry_version = object()
+
 # Codes of the AWS Advanced Python Wrapper that this version does not have yet: refused by name rather than as a typing error.
 PLANNED = frozenset(
     {
@@ -103,7 +106,9 @@ def register_plugin(plugin_code: str, plugin_factory_class: type[PluginFactory],
         raise AwsWrapperError(f"plugin {plugin_code}: {plugin_factory_class!r} is no factory class with get_instance")
     if not isinstance(weight, int):
         raise AwsWrapperError(f"plugin {plugin_code}: weight={weight!r} is not valid: expected a whole number")
+    global registry_version
     _REGISTRY[plugin_code] = Registration(plugin_factory_class, weight)
+    registry_version = object()
 
 
 def plugin_codes() -> list[str]:
@@ -193,29 +198,45 @@ def sort_codes(codes: Sequence[_R]) -> list[_R]:
     return [code for _, code in sorted(weighted, key=lambda pair: pair[0])]
 
 
-def _made(factory: type[PluginFactory], service: PluginService, settings: Settings) -> Plugin:
-    plugin = factory.get_instance(service, settings)
-    if not isinstance(plugin, Plugin):
-        raise AwsWrapperError(f"{factory!r}.get_instance returned {plugin!r}: expected a wrapper.Plugin")
-    return plugin
+def factories(chain: Sequence[PluginReference]) -> tuple[type[PluginFactory], ...]:
+    """Return the factories of the plugins that `parse_plugins` returned."""
+    return tuple(registration_of(plugin).load() for plugin in chain)
 
 
-def _subscriptions(plugin: Plugin) -> frozenset[str]:
-    names: Any = plugin.subscribed_methods
+def _not_a_plugin(factory: type[PluginFactory], made: Any) -> AwsWrapperError:
+    return AwsWrapperError(f"{factory!r}.get_instance returned {made!r}: expected a wrapper.Plugin")
+
+
+def _checked(names: Any, plugin: Plugin) -> Iterable[str]:
     if callable(names) or isinstance(names, str):
         kind = type(plugin).__qualname__
         raise AwsWrapperError(f"{kind}.subscribed_methods is not valid: expected a property that returns a set of names")
-    return frozenset(names)
+    found: Iterable[str] = names
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _positions(subscriptions: tuple[frozenset[str], ...], method: str) -> tuple[int, ...]:
+    """Return which plugins of a chain want to see a method. Connections that are made alike ask for the same."""
+    return tuple(at for at, methods in enumerate(subscriptions) if method in methods or ALL_METHODS in methods)
 
 
 class PluginManager:
     """The plugins of one connection and the pipelines that run through them."""
 
-    def __init__(self, service: PluginService, settings: Settings, chain: Sequence[PluginReference]) -> None:
-        """`chain`: what `parse_plugins` returned, in the order in which it is to run, outermost first."""
-        self.plugins = [_made(registration_of(plugin).load(), service, settings) for plugin in chain]
-        self._subscriptions = [_subscriptions(plugin) for plugin in self.plugins]
-        self._all_subscriptions: frozenset[str] = frozenset().union(*self._subscriptions)
+    def __init__(self, service: PluginService, settings: Settings, chain: Iterable[type[PluginFactory]]) -> None:
+        """`chain`: the factories of the plugins, in the order in which these are to run, outermost first."""
+        self.plugins: list[Plugin] = []
+        subscriptions: list[frozenset[str]] = []
+        # No functions of its own: this is done for every plugin of every connection.
+        for factory in chain:
+            plugin = factory.get_instance(service, settings)
+            if not isinstance(plugin, Plugin):
+                raise _not_a_plugin(factory, plugin)
+            names = plugin.subscribed_methods
+            self.plugins.append(plugin)
+            subscriptions.append(names if isinstance(names, frozenset) else frozenset(_checked(names, plugin)))
+        self._subscriptions = tuple(subscriptions)
         # What the pipelines run for each plugin: itself, unless another one supervises it.
         self._links = self.plugins
         for plugin in self.plugins:
@@ -223,18 +244,12 @@ class PluginManager:
             if supervise is not None:
                 self._links = [supervise(link) for link in self._links]
 
-    def _subscribed(self, method: str, skip: Plugin | None = None) -> list[Plugin]:
-        if not self.is_subscribed(method):
-            return []
-        return [
-            link
-            for plugin, link, methods in zip(self.plugins, self._links, self._subscriptions, strict=True)
-            if plugin is not skip and (method in methods or ALL_METHODS in methods)
-        ]
+    def _subscribed(self, method: str) -> list[Plugin]:
+        return [self._links[at] for at in _positions(self._subscriptions, method)]
 
     def is_subscribed(self, method: str) -> bool:
         """Whether any plugin wants to see the method; if none does, the driver's own is called."""
-        return method in self._all_subscriptions or ALL_METHODS in self._all_subscriptions
+        return bool(_positions(self._subscriptions, method))
 
     def compile(self, method: str, call: Call) -> Call:
         """Fold the plugins subscribed to a driver method around the driver's call, outermost first."""
@@ -255,18 +270,21 @@ class PluginManager:
         """Run the connect or force_connect pipeline; `open_connection` is its end. `skip` is left out of this one walk."""
         target, dialect = service.target_driver_func, service.driver_dialect
         run: Callable[[], Any] = partial(open_connection, host_info, props)
-        for plugin in reversed(self._subscribed(pipeline, skip)):
-            step = plugin.connect if pipeline == CONNECT else plugin.force_connect
-            run = partial(self._connection, step, target, dialect, host_info, props, is_initial_connection, run)
-        return run()
-
-    def _connection(self, step: Any, *arguments: Any) -> Any:
-        """Return what a plugin's part of a connect pipeline returns, which must be a connection."""
-        found = step(*arguments)
+        for at in reversed(_positions(self._subscriptions, pipeline)):
+            if self.plugins[at] is not skip:
+                plugin = self._links[at]
+                step = plugin.connect if pipeline == CONNECT else plugin.force_connect
+                run = partial(step, target, dialect, host_info, props, is_initial_connection, run)
+        found = run()
         if found is None:
-            culprit = self.plugins[self._links.index(step.__self__)]
-            raise AwsWrapperError(f"{type(culprit).__qualname__}.{step.__name__} returned no connection")
+            raise self._no_connection(pipeline)
         return found
+
+    def _no_connection(self, pipeline: str) -> AwsWrapperError:
+        kinds = [type(self.plugins[at]) for at in _positions(self._subscriptions, pipeline)]
+        # Ours always return one or raise.
+        suspects = [kind for kind in kinds if not kind.__module__.startswith("wrapper.plugins.")] or kinds
+        return AwsWrapperError(f"{' or '.join(f'{kind.__qualname__}.{pipeline}' for kind in suspects)} returned no connection")
 
     def init_host_provider(self, service: PluginService, props: Mapping[str, Any], default: Callable[[], None]) -> None:
         """Run the host list provider pipeline; `default` is its end."""
@@ -277,7 +295,8 @@ class PluginManager:
 
     def notify_connection_changed(self, changes: set[ConnectionEvent]) -> OldConnectionSuggestedAction:
         """Tell the subscribed plugins; any `PRESERVE` wins, then any `DISPOSE`."""
-        answers = {plugin.notify_connection_changed(changes) for plugin in self._subscribed(NOTIFY_CONNECTION_CHANGED)}
+        positions = _positions(self._subscriptions, NOTIFY_CONNECTION_CHANGED)
+        answers = [self._links[at].notify_connection_changed(changes) for at in positions]
         for action in (OldConnectionSuggestedAction.PRESERVE, OldConnectionSuggestedAction.DISPOSE):
             if action in answers:
                 return action

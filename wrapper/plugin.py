@@ -9,7 +9,9 @@ plugin with the lowest weight is outermost. Everything runs on the caller's thre
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from enum import Enum, auto
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wrapper.errors import UnsupportedOperationError
@@ -39,6 +41,10 @@ PIPELINES = frozenset(
     }
 )
 ALL_METHODS = "*"
+# What most plugins subscribe to.
+CONNECTS = frozenset({CONNECT, FORCE_CONNECT})
+EVERYTHING = frozenset({ALL_METHODS})
+NO_METHODS: frozenset[str] = frozenset()
 # The driver methods whose target is a cursor; that of all others is the connection.
 CURSOR_METHODS = frozenset(
     {"Cursor.callproc", "Cursor.execute", "Cursor.executemany", "Cursor.fetch", "Cursor.nextset", "ServerCursor.fetch"}
@@ -50,6 +56,9 @@ Call = Callable[..., Any]
 
 class ConnectionEvent(Enum):
     """Why the current connection changed."""
+
+    # Members are what they are: Enum's own would hash the name, in Python, at every connect.
+    __hash__ = object.__hash__
 
     INITIAL_CONNECTION = auto()
     CONNECTION_OBJECT_CHANGED = auto()
@@ -75,6 +84,12 @@ class OldConnectionSuggestedAction(Enum):
     PRESERVE = auto()
 
 
+@cache
+def with_names(methods: frozenset[str], *names: str) -> frozenset[str]:
+    """Return a driver's methods and these names, each time the same set."""
+    return methods.union(names)
+
+
 class Plugin:
     """Base class of plugins: every method passes on and changes nothing."""
 
@@ -82,9 +97,12 @@ class Plugin:
     reads_shared_state = False
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        """The pipelines and driver methods (such as `Cursor.execute`) that should come through this plugin; `*` for all."""
-        return set()
+    def subscribed_methods(self) -> AbstractSet[str]:
+        """The pipelines and driver methods (such as `Cursor.execute`) that should come through this plugin; `*` for all.
+
+        Asked once for every connection: the same frozenset each time costs the least.
+        """
+        return NO_METHODS
 
     def connect(
         self,

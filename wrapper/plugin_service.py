@@ -52,6 +52,10 @@ class PluginService:
         self.provider_manager = ConnectionProviderManager(configuration.connection_provider)
         self.initial_connection_host_info = self.known_cluster.initial_host
         self.host_list_provider: HostListProvider = SharedHostList(self)
+        # What is kept about a physical connection that was opened through this service: a function of the connection.
+        self.physical: Callable[[Any], Physical | None] = self.connections.get
+        # The endpoint that is watched, None where there is no single one.
+        self.watch: Watch | None = self.known_cluster.watch
         self._wrapper: weakref.ref[AwsWrapperConnection] | None = None
         self._announced_hosts: tuple[HostInfo, ...] = ()
         self.manager = PluginManager(self, settings, configuration.plugins)
@@ -144,15 +148,15 @@ class PluginService:
             provider = manager.default_provider if pipeline == FORCE_CONNECT else manager.get_connection_provider(found, props)
             return self._open(found, props, provider)
 
-        initial = self.current_connection is None
+        initial = self._wrapper is None
         shown = host_info or HostInfo(str(props.get("host") or ""), role=HostRole.UNKNOWN)
         return self.manager.connect(pipeline, self, shown, props, initial, end, skip)
 
     def _open(self, host_info: HostInfo, props: dict[str, Any], provider: ConnectionProvider) -> Any:
-        client = self.client
+        client = self.known_cluster.now().client
         client.begin_opening(self.known_cluster.key(host_info))
         try:
-            connection = self.connections.open(host_info, props, provider, self.database_dialect)
+            connection = self.connections.open(host_info, props, provider, self.discovery.database_dialect)
         except Exception as error:
             if self.is_network_exception(error):
                 self.set_availability(host_info.all_aliases, HostAvailability.UNAVAILABLE)
@@ -175,10 +179,6 @@ class PluginService:
         """Shut down and close a physical connection that is no longer wanted."""
         self.connections.discard(connection)
 
-    def physical(self, connection: Any) -> Physical | None:
-        """What is kept about a physical connection opened through this service."""
-        return self.connections.get(connection)
-
     def report(self, physical: Physical, error: str) -> None:
         """Tell the monitor that a physical connection failed."""
         self.connections.report(physical, error)
@@ -195,11 +195,6 @@ class PluginService:
         return self.provider_manager
 
     # -- the cluster -----------------------------------------------------------------------------------------------------------
-
-    @property
-    def watch(self) -> Watch | None:
-        """The endpoint that is watched, None where there is no single one."""
-        return self.known_cluster.watch
 
     @property
     def client(self) -> MonitorClient:
@@ -224,7 +219,7 @@ class PluginService:
     @property
     def hosts(self) -> tuple[HostInfo, ...]:
         """The hosts that may be connected to: all, minus what `allowed_and_blocked_hosts` excludes."""
-        return self.allowed_and_blocked_hosts.permitted(self.all_hosts)
+        return restrictions.permitted(self.known_cluster.url, self.host_list_provider.refresh())
 
     @property
     def allowed_and_blocked_hosts(self) -> AllowedAndBlockedHosts:

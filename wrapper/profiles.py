@@ -221,18 +221,14 @@ class DriverConfigurationProfiles:
         """Forget all profiles but the presets."""
         _replace_all({})
 
-    @staticmethod
-    def version() -> object:
-        """Return an object that is another one after every change."""
-        return _version
 
-
-_version = object()
+# Another object after every change.
+version = object()
 
 
 def _replace_all(profiles: Mapping[str, ConfigurationProfile]) -> None:
-    global _profiles, _version
-    _profiles, _version = profiles, object()
+    global _profiles, version
+    _profiles, version = profiles, object()
 
 
 def _unknown(name: str) -> AwsWrapperError:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+from wrapper.environment import variable
+
 HOSTS_FILE_VARIABLE = "AWS_WRAPPER_HOSTS_FILE"
 
 _cached: tuple[tuple[str, int, int], dict[str, str]] | None = None
@@ -30,7 +32,7 @@ def static_address(host: str) -> str | None:
     variable names a file that cannot be read.
     """
     global _cached
-    path = os.environ.get(HOSTS_FILE_VARIABLE)
+    path = variable(HOSTS_FILE_VARIABLE)
     if not path:
         return None
     status = os.stat(path)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+
+from wrapper.hosts import HostRole
 
 
 class EndpointKind(Enum):
@@ -32,15 +34,33 @@ class EndpointKind(Enum):
         return self not in (EndpointKind.IP_ADDRESS, EndpointKind.OTHER)
 
 
+_ROLES = {
+    EndpointKind.WRITER_CLUSTER: HostRole.WRITER,
+    EndpointKind.GLOBAL_CLUSTER: HostRole.WRITER,
+    EndpointKind.READER_CLUSTER: HostRole.READER,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A host name taken apart. `template` is the instance template that its domain implies, None when it implies none."""
+    """A host name taken apart.
+
+    `template` is the instance template that its domain implies, None when it implies none. `role`: that of every host that the
+    name leads to, None when it says nothing of it. `is_one_host`: whether it leads to the same host always, as far as it says.
+    """
 
     host: str
     kind: EndpointKind
     name: str = ""
     region: str | None = None
     template: str | None = None
+    role: HostRole | None = field(init=False)
+    is_one_host: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Worked out once per name: every connect asks.
+        object.__setattr__(self, "role", _ROLES.get(self.kind))
+        object.__setattr__(self, "is_one_host", self.role is None and self.kind is not EndpointKind.CUSTOM_CLUSTER)
 
 
 _TOKENS = {

@@ -51,6 +51,9 @@ _GTHREAD_PRELOAD = (
 )
 _GEVENT = f"{_GUNICORN} --worker-class gevent app:application"
 _GEVENT_PRELOAD = f"{_GUNICORN} -c {EXAMPLES}/gunicorn/gevent_conf.py --pythonpath {{root}}/tests/appservers preloaded:application"
+_UVICORN_WORKER = "{bin}/gunicorn --workers 2 --bind 127.0.0.1:{port} --log-level warning --no-control-socket " + (
+    "--chdir {root}/examples/uvicorn --pythonpath {root}/examples/web --worker-class uvicorn_worker.UvicornWorker asgi:application"
+)
 
 _UWSGI = "{bin}/uwsgi --http-socket 127.0.0.1:{port} --virtualenv {env} --disable-logging "
 _ORDERS = f"{_UWSGI} --ini {EXAMPLES}/uwsgi/orders.ini"
@@ -80,6 +83,9 @@ CELLS = (
     Cell("gunicorn", "gevent", _GEVENT, calls=3, event="reload (HUP)"),
     Cell("gunicorn", "gevent, preload", _GEVENT_PRELOAD, calls=3, monitor=HOOK, event="graceful restart (USR2)"),
     Cell("gunicorn", "gevent, preload", _GEVENT_PRELOAD, calls=3, monitor=HOOK, event="kill -9 of a worker"),
+    Cell("gunicorn", "uvicorn workers, endpoints on threads", _UVICORN_WORKER, calls=2),
+    Cell("gunicorn", "uvicorn workers, endpoints on threads", _UVICORN_WORKER, calls=2, event="reload (HUP)"),
+    Cell("gunicorn", "uvicorn workers, endpoints on threads", _UVICORN_WORKER, calls=2, event="kill -9 of a worker"),
     Cell("uwsgi", "fork after load", f"{_PLAIN} --module preloaded:application", slow=False),
     Cell("uwsgi", "fork after load, enable-threads", f"{_PLAIN} --enable-threads --module preloaded:application"),
     Cell("uwsgi", "lazy-apps", f"{_PLAIN} --lazy-apps --module app:application"),

@@ -112,7 +112,7 @@ def test_the_membership_is_read_fast_after_the_search_and_then_calmly(worker: Wo
         return {host.key: host.role for host in worker.cluster(topic).topology.hosts}
 
     eventually(lambda: cluster()["searching_for"] is None, "the end of the search")
-    worker.until(lambda: listed()[new.key] == "writer" and listed()[old.key] == "reader", "the table after the promotion")
+    worker.until(lambda: (listed()[new.key], listed()[old.key]) == ("writer", "reader"), "the table to be read after the promotion")
     # Read again and again, though nobody is due for half a minute; and not a word of it, as nothing has changed.
     seen = len(worker.updates)
     ages = []

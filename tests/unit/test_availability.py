@@ -121,7 +121,7 @@ def test_the_book_answers_for_each_host_as_if_it_were_alone_and_keeps_nothing_th
             for host, state in alone.items():
                 assert book.get(host, strategy, limit, backoff, now) is availability(state, strategy, limit, backoff, now)
         if found is DOWN:
-            assert len(book) == sum(not state.is_forgotten(now) for state in alone.values())
+            assert len(book.marks) == sum(not state.is_forgotten(now) for state in alone.values())
 
 
 def test_an_unreasonable_number_of_tries_is_no_overflow() -> None:
@@ -147,4 +147,4 @@ def test_threads_lose_no_host_of_each_others() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(book) == 800
+    assert len(book.marks) == 800

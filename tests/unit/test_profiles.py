@@ -414,7 +414,7 @@ def test_a_connections_plugins_come_from_the_factories(sort: bool) -> None:
     profiles.add_or_replace_profile("mine", [FollowerFactory, OuterFactory])
     given = {"profile_name": "mine", "auto_sort_wrapper_plugin_order": sort}
     configuration = configuration_of(psycopg.Connection.connect, "", given)
-    assert configuration.plugins == ([OuterFactory, FollowerFactory] if sort else [FollowerFactory, OuterFactory])
+    assert configuration.plugins == ((OuterFactory, FollowerFactory) if sort else (FollowerFactory, OuterFactory))
     service: Any = object()
     manager = PluginManager(service, configuration.settings, configuration.plugins)
     assert [type(plugin) for plugin in manager.plugins] == ([Outer, Plugin] if sort else [Plugin, Outer])

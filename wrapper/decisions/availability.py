@@ -76,30 +76,27 @@ def _pause(failures: int, initial_backoff: float) -> float:
 
 class AvailabilityBook:
     """The marks of all hosts that this process met, by host key. May be used by any thread and inherited by a fork: it takes no
-    lock, every step on its dictionary is atomic, and the values are immutable."""
+    lock, every step on its dictionary is atomic, and the values are immutable. `marks` is empty nearly always."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, Marks] = {}
+        self.marks: dict[str, Marks] = {}
 
     def mark(self, key: str, found: HostAvailability, now: float) -> None:
         """Note that a host was found available or not, and drop the marks that are forgotten."""
         if found is HostAvailability.AVAILABLE:
             # The same as never having been marked, which is what nearly all hosts are nearly always.
-            self._marks.pop(key, None)
+            self.marks.pop(key, None)
             return
-        self._marks[key] = mark(self._marks.get(key, UNMARKED), found, now)
-        for other, state in self._marks.copy().items():
+        self.marks[key] = mark(self.marks.get(key, UNMARKED), found, now)
+        for other, state in self.marks.copy().items():
             if state.is_forgotten(now):
-                self._marks.pop(other, None)
+                self.marks.pop(other, None)
 
     def get(
         self, key: str, strategy: str, max_retries: int, initial_backoff: float, now: float, heard_at: float | None = None
     ) -> HostAvailability:
         """Return whether connecting to a host is worth a try, see `availability`."""
-        return availability(self._marks.get(key, UNMARKED), strategy, max_retries, initial_backoff, now, heard_at)
-
-    def __len__(self) -> int:
-        return len(self._marks)
+        return availability(self.marks.get(key, UNMARKED), strategy, max_retries, initial_backoff, now, heard_at)
 
 
 BOOK = AvailabilityBook()

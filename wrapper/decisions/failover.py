@@ -73,6 +73,10 @@ class Policy:
         return f"{self.active.value} while {self.home} has the writer, else {self.inactive.value}"
 
 
+# By the mode's name, what does not depend on regions.
+POLICIES: Mapping[str, Policy] = {mode.value: Policy.always(mode) for mode in FailoverMode}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One failover. All times are CLOCK_MONOTONIC seconds.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostAvailability, HostInfo, HostRole
@@ -18,14 +19,6 @@ from wrapper.urls import Endpoint, EndpointKind, parse_endpoint
 ENDPOINT = ""
 
 _ROLES = {"writer": HostRole.WRITER, "reader": HostRole.READER, "any": HostRole.UNKNOWN, "none": None}
-_NAMES_OF_MANY = frozenset(
-    {
-        EndpointKind.WRITER_CLUSTER,
-        EndpointKind.READER_CLUSTER,
-        EndpointKind.CUSTOM_CLUSTER,
-        EndpointKind.GLOBAL_CLUSTER,
-    }
-)
 # What a kind of endpoint cannot be asked for, and why.
 _WRITERS_ONLY = frozenset({EndpointKind.WRITER_CLUSTER, EndpointKind.GLOBAL_CLUSTER})
 _NO_WRITERS = frozenset({EndpointKind.READER_CLUSTER, EndpointKind.CUSTOM_CLUSTER})
@@ -70,29 +63,25 @@ class Choices:
 def aim_of(endpoint: Endpoint, choices: Choices, hosts: Sequence[HostInfo], *, is_initial: bool) -> Aim:
     """Return where a connect to an endpoint should lead. `hosts`: the members as they are known. What the user chose is about the
     initial connection; others go by the endpoint alone."""
-    role = _role_of(endpoint.kind)
-    substitute = verify = role
+    substitute = verify = endpoint.role
     if endpoint.kind is EndpointKind.WRITER_CLUSTER and _is_inactive(endpoint, hosts):
         substitute, verify = _ROLES[choices.inactive_substitute], _ROLES[choices.inactive_verify]
     if is_initial:
         substitute = substitute if choices.substitute is None else _ROLES[choices.substitute]
         verify = verify if choices.verify is None else _ROLES[choices.verify]
-    return Aim(substitute, verify)
+    return _aim(substitute, verify)
 
 
-def _role_of(kind: EndpointKind) -> HostRole | None:
-    if kind in _WRITERS_ONLY:
-        return HostRole.WRITER
-    return HostRole.READER if kind is EndpointKind.READER_CLUSTER else None
+_aim = cache(Aim)
 
 
 def _is_inactive(endpoint: Endpoint, hosts: Sequence[HostInfo]) -> bool:
-    regions = {parse_endpoint(host.host).region for host in hosts if host.role is HostRole.WRITER and _is_one_host(host)}
+    regions = [parse_endpoint(host.host).region for host in _writers(hosts)]
     return bool(regions) and endpoint.region not in regions and None not in regions
 
 
-def _is_one_host(host: HostInfo) -> bool:
-    return parse_endpoint(host.host).kind not in _NAMES_OF_MANY
+def _writers(hosts: Iterable[HostInfo]) -> list[HostInfo]:
+    return [host for host in hosts if host.role is HostRole.WRITER and parse_endpoint(host.host).is_one_host]
 
 
 def candidates(aim: Aim, region: str | None, hosts: Iterable[HostInfo]) -> list[HostInfo]:
@@ -101,13 +90,13 @@ def candidates(aim: Aim, region: str | None, hosts: Iterable[HostInfo]) -> list[
     if aim.substitute is None:
         return []
     if aim.substitute is HostRole.WRITER:
-        return [host for host in hosts if host.role is HostRole.WRITER and _is_one_host(host)]
+        return _writers(hosts)
     return [
         host
         for host in hosts
         if host.availability is HostAvailability.AVAILABLE
         and aim.substitute in (HostRole.UNKNOWN, host.role)
-        and _is_one_host(host)
+        and parse_endpoint(host.host).is_one_host
         and (region is None or parse_endpoint(host.host).region in (None, region))
     ]
 
@@ -121,7 +110,7 @@ def is_right(aim: Aim, role: HostRole, hosts: Iterable[HostInfo]) -> bool:
 
 def is_doubted(key: str, views: Iterable[ClusterState]) -> bool:
     """Whether somebody else is known as the writer, so that the claim of this host has to be ranked."""
-    return any(view.topology.writer not in (None, key) for view in views)
+    return not {view.topology.writer for view in views} <= {None, key}
 
 
 def is_outranked(key: str, rank: float, views: Iterable[ClusterState]) -> bool:
@@ -175,6 +164,8 @@ def next_step(opening: Opening, hosts: Sequence[HostInfo], now: float) -> Attemp
     if now >= opening.deadline and opening.failures:
         return GiveUp()
     known = candidates(opening.aim, opening.region, hosts)
+    if not opening.failures:
+        return Attempt(tuple(known))
     due = tuple(host for host in known if now >= opening.retry_at(host.key))
     if due or now >= opening.retry_at(ENDPOINT):
         return Attempt(due)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import re
 import socket
 import time
@@ -22,13 +21,13 @@ from wrapper.dialects import DIALECTS, DatabaseDialect, RoleAnswer
 from wrapper.dialects.base import InstanceTemplate, detected
 from wrapper.dialects.postgresql import detection
 from wrapper.drivers import psycopg_errors, psycopg_guard, psycopg_query, psycopg_service, psycopg_session
-from wrapper.drivers.base import DEFAULT_PLUGINS, FailureListener
+from wrapper.drivers.base import DEFAULT_PLUGINS
 from wrapper.drivers.classify import ErrorKind, ExceptionManager
+from wrapper.environment import variable
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import NO_PORT, HostInfo, HostRole
 from wrapper.monitor.state import TopologyHost
 from wrapper.resolver import static_address
-from wrapper.session_state import SessionState
 from wrapper.settings import Settings
 
 # What a probe session must not inherit: where to connect, which host to prefer, and what it calls itself.
@@ -88,8 +87,8 @@ def _read(text: str) -> dict[str, Any] | None:
 
 def _endpoint(given: Mapping[str, Any]) -> tuple[str, int] | None:
     """Return host and port of parameters in which a service is expanded, None where they lead to no single TCP endpoint."""
-    host = given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST") or os.environ.get("PGHOSTADDR")
-    port = str(given.get("port") or os.environ.get("PGPORT") or 5432)
+    host = given.get("host") or given.get("hostaddr") or variable("PGHOST") or variable("PGHOSTADDR")
+    port = str(given.get("port") or variable("PGPORT") or 5432)
     if not host or given.get("service") or host.startswith(("/", "@")) or "," in host or not port.isdecimal():
         return None
     return host, int(port)
@@ -192,7 +191,7 @@ class PsycopgDialect:
         # A service or the environment comes before our default. libpq wants whole seconds; psycopg raises what is below two.
         theirs = None
         if not settings.is_given("connect_timeout"):
-            theirs = arguments.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
+            theirs = arguments.get("connect_timeout") or variable("PGCONNECT_TIMEOUT")
         arguments["connect_timeout"] = theirs or math.ceil(settings["connect_timeout"])
         return arguments
 
@@ -234,11 +233,8 @@ class PsycopgDialect:
         arguments.setdefault("keepalives_count", settings["tcp_keepalive_probes"])
         arguments.setdefault("tcp_user_timeout", _TCP_USER_TIMEOUT_MS)
 
-    def guard(self, connection: Any, listener: FailureListener, timeout: float | None = None) -> None:
-        psycopg_guard.put_on(connection, listener, timeout)
-
-    def unguard(self, connection: Any) -> None:
-        psycopg_guard.take_off(connection)
+    guard = staticmethod(psycopg_guard.put_on)
+    unguard = staticmethod(psycopg_guard.take_off)
 
     def disown(self, connection: Any) -> None:
         """psycopg itself ends a connection in the process that opened it only."""
@@ -303,14 +299,9 @@ class PsycopgDialect:
         if self.is_closed(connection) or self.is_in_transaction(connection):
             connection.rollback()
 
-    def take_session_state(self, connection: Any) -> Callable[[], SessionState]:
-        return psycopg_session.take_session_state(connection)
-
-    def set_session_state(self, connection: Any, state: SessionState) -> None:
-        psycopg_session.set_session_state(connection, state)
-
-    def adopt(self, old: Any, new: Any) -> None:
-        psycopg_session.adopt(old, new)
+    take_session_state = staticmethod(psycopg_session.take_session_state)
+    set_session_state = staticmethod(psycopg_session.set_session_state)
+    adopt = staticmethod(psycopg_session.adopt)
 
     # -- errors ----------------------------------------------------------------------------------------------------------------
 

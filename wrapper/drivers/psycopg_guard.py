@@ -27,12 +27,12 @@ CAN_LIMIT = tuple(int(part) for part in re.findall(r"\d+", psycopg.__version__)[
 _ATTRIBUTES = ("_failure_listener", "_wait_limit", psycopg_session.BEFORE_TRANSACTION)
 
 
-def put_on(connection: Any, listener: FailureListener, limit: float | None) -> None:
-    """Guard a connection. `limit`: seconds of silence after which a wait ends; None or 0 for no limit."""
+def put_on(connection: Any, listener: FailureListener, timeout: float | None = None) -> None:
+    """Guard a connection. `timeout`: seconds of silence after which a wait ends; None or 0 for no limit."""
     connection._failure_listener = listener
-    connection._wait_limit = limit
+    connection._wait_limit = timeout
     base = getattr(connection, "guarded_class", connection.__class__)
-    connection.__class__ = _limited(base) if limit else guarded(base)
+    connection.__class__ = _limited(base) if timeout else guarded(base)
 
 
 def take_off(connection: Any) -> None:

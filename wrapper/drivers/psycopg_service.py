@@ -6,10 +6,11 @@ in the file would lead every connection of a failover to the lost host.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from wrapper.environment import variable
 
 
 def expanded(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,7 +18,7 @@ def expanded(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
     They are returned as they are where there is no service or it cannot be read: libpq says what is wrong with it.
     """
-    service = parameters.get("service") or os.environ.get("PGSERVICE")
+    service = parameters.get("service") or variable("PGSERVICE")
     if not service:
         return dict(parameters)
     for path in _files(parameters.get("servicefile")):
@@ -30,9 +31,9 @@ def expanded(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _files(given: Any) -> Iterator[Path]:
     """Where libpq looks for services, in its order."""
-    named = given or os.environ.get("PGSERVICEFILE")
+    named = given or variable("PGSERVICEFILE")
     yield Path(str(named)) if named else Path("~/.pg_service.conf").expanduser()
-    folder = os.environ.get("PGSYSCONFDIR")
+    folder = variable("PGSYSCONFDIR")
     if folder:
         yield Path(folder, "pg_service.conf")
 

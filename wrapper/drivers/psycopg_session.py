@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
@@ -20,9 +21,17 @@ ATTRIBUTES = (*_SESSION_ATTRIBUTES, *_OBJECT_ATTRIBUTES)
 # Is None until somebody asks for `adapters`.
 _ADAPTERS = "_adapters"
 _HANDLERS = ("_notice_handlers", "_notify_handlers")
-_VALUES = (*ATTRIBUTES, _ADAPTERS)
-_NAMES = (*_VALUES, *_HANDLERS)
-_read = attrgetter(*_VALUES)
+_NAMES = (*ATTRIBUTES, _ADAPTERS, *_HANDLERS)
+# Where psycopg keeps them: its properties, which do nothing but return these, are called for every connect otherwise.
+_read = attrgetter(
+    *(f"_{name}" for name in _SESSION_ATTRIBUTES),
+    "row_factory",
+    "cursor_factory",
+    "server_cursor_factory",
+    "_prepared.prepare_threshold",
+    "_prepared.prepared_max",
+    _ADAPTERS,
+)
 _read_handlers = attrgetter(*_HANDLERS)
 # What psycopg_pool keeps on a connection; without it a switched connection would never go back to its pool.
 _POOL_ATTRIBUTES = ("_pool", "_created_at", "_expire_at")
@@ -66,7 +75,10 @@ def take_session_state(connection: Any) -> Callable[[], SessionState]:
     def session_state() -> SessionState:
         pairs = zip(_REPORTED, values, strict=True)
         parameters = {name.decode(): value.decode(errors="surrogateescape") for name, value in pairs if value is not None}
-        return SessionState(dict(zip(_NAMES, attributes, strict=True)), parameters)
+        found = dict(zip(_NAMES, attributes, strict=True))
+        if found["prepared_max"] == sys.maxsize:
+            found["prepared_max"] = None  # as the property says it
+        return SessionState(found, parameters)
 
     return session_state
 

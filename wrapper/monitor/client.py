@@ -69,8 +69,9 @@ class MonitorClient:
         self.heard_at = float("-inf")
         self.local: dict[str, ClusterState] = {}
         self.watches: dict[str, WatchRequest] = {}
-        # By watch key, what the login values that the monitor has were made from. Holds passwords.
-        self._offered: dict[str, Any] = {}
+        # By watch key, the request in force, the settings that were last asked for, and what the login values were made from. Holds
+        # passwords.
+        self._asked: dict[str, tuple[WatchRequest, Settings, Any]] = {}
         self.searches: dict[str, DirectSearch] = {}
         # Open connections per host, as the monitor was last told.
         self.reported: dict[str, int] = {}
@@ -131,15 +132,18 @@ class MonitorClient:
         what the last ones for this watch were made from.
         """
         key = watch.key
-        known = self.watches.get(key)
-        if known is None:
-            request = WatchRequest(self.identity, watch, dialect, driver, settings, seed, offer())
-        else:
+        known, asked = self.watches.get(key), self._asked.get(key)
+        tightest = settings
+        if known is not None:
+            is_same = known.dialect == dialect
+            if is_same and asked == (known, settings, source):
+                return  # as nearly always
             tightest = known.settings.tightest(settings)
-            if known.dialect == dialect and known.settings == tightest and self._offered.get(key) == source:
+            if is_same and known.settings == tightest and asked is not None and asked[2] == source:
+                self._asked[key] = known, settings, source
                 return
-            request = WatchRequest(self.identity, watch, dialect, driver, tightest, seed, offer())
-        self._offered[key] = source
+        request = WatchRequest(self.identity, watch, dialect, driver, tightest, seed, offer())
+        self._asked[key] = request, settings, source
         if request != known:
             self.replace_watch(request)
             self.say(request)
@@ -152,7 +156,7 @@ class MonitorClient:
     def login_refused(self, watch_key: str) -> None:
         """Have the next connection's login values offered, even if it is opened with what the last one was: a password file may
         have changed."""
-        self._offered.pop(watch_key, None)
+        self._asked.pop(watch_key, None)
 
     def report(self, watch: Watch, host: str, error: str, opened_at: float | None = None) -> None:
         """Tell the monitor that a connection to `host` failed, so that it looks at once. Never blocks."""
@@ -173,7 +177,7 @@ class MonitorClient:
         which every heartbeat of the monitor brings about: waking it would cost more than the rest of the connect."""
         identity = id(handle)
         self._handles[identity] = weakref.ref(handle, lambda _: self._handles.pop(identity, None))
-        if not self._is_running():
+        if self._loop is None:
             self.start()
 
     def handles(self) -> Iterator[Handle]:

@@ -18,8 +18,8 @@ from .paths import MonitorPaths
 
 logger = logging.getLogger(__name__)
 
-ZAP_ENDPOINT = "inproc://zeromq.zap.01"
-ZAP_VERSION = b"1.0"
+_ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+_ZAP_VERSION = b"1.0"
 _DOMAIN = b"aws-shared-monitor"
 
 
@@ -28,6 +28,20 @@ def guard(socket: zmq.Socket[Any]) -> None:
     it is bound or connected."""
     socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN)
     socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+
+def zap_handler(context: zmq.Context[Any]) -> zmq.Socket[Any]:
+    """Return the socket on which a context asks who may connect."""
+    handler: zmq.Socket[Any] = context.socket(zmq.REP)
+    handler.setsockopt(zmq.LINGER, 0)
+    handler.bind(_ZAP_ENDPOINT)
+    return handler
+
+
+def zap_answer(request: bytes, user: str | None, refusal: bytes) -> list[bytes]:
+    """Return the answer to the request with this number: admitted as `user`, or not (None), for which `refusal` is the reason."""
+    verdict = (b"400", refusal, b"") if user is None else (b"200", b"", user.encode())
+    return [_ZAP_VERSION, request, *verdict, b""]
 
 
 def peer_uid(address: str) -> int | None:
@@ -49,16 +63,13 @@ class PeerCheck:
         self._uid = os.getuid() if paths.owner is None else paths.owner
         self._named: set[str] = set()
         self.is_refusing = False  # as of the latest answer
-        self.socket = context.socket(zmq.REP)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind(ZAP_ENDPOINT)
+        self.socket = zap_handler(context)
 
     def answer(self) -> None:
         """Judge the next connection that waits for it."""
         _version, number, _domain, address, *_rest = self.socket.recv_multipart(zmq.NOBLOCK)
         self.is_refusing = not self._admits(address.decode("latin-1"))
-        verdict = (b"400", b"not the monitor", b"") if self.is_refusing else (b"200", b"", b"")
-        self.socket.send_multipart([ZAP_VERSION, number, *verdict, b""])
+        self.socket.send_multipart(zap_answer(number, None if self.is_refusing else "", b"not the monitor"))
 
     def _admits(self, address: str) -> bool:
         uid = peer_uid(address)

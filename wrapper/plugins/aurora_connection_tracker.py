@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from wrapper.drivers.base import DriverDialect
@@ -17,8 +18,7 @@ from wrapper.hosts import HostInfo
 from wrapper.monitor.handles import Handle, ends_now, is_superseded
 from wrapper.monitor.state import ClusterState
 from wrapper.plugin import (
-    CONNECT,
-    FORCE_CONNECT,
+    CONNECTS,
     NOTIFY_CONNECTION_CHANGED,
     ConnectionEvent,
     EveryConnectPlugin,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_METHODS = CONNECTS | {NOTIFY_CONNECTION_CHANGED}
+
 
 class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
     """Marks the connections of one wrapper connection as worth nothing without their writer."""
@@ -41,8 +43,8 @@ class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
         self._service = service
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {CONNECT, FORCE_CONNECT, NOTIFY_CONNECTION_CHANGED}
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return _METHODS
 
     def connect(
         self,

@@ -9,12 +9,13 @@ ExceptionSimulatorManager.raise_exception_on_next_method(psycopg.OperationalErro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo
-from wrapper.plugin import ALL_METHODS, EveryConnectPlugin, Plugin
+from wrapper.plugin import ALL_METHODS, EVERYTHING, EveryConnectPlugin, Plugin
 from wrapper.plugins.supervision import Supervised, elsewhere, note_subscriptions, watch_connections
 
 if TYPE_CHECKING:
@@ -116,8 +117,8 @@ class DeveloperPlugin(EveryConnectPlugin):
         return Supervised(plugin, may_open=self._service.watch is None)
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {ALL_METHODS}
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return EVERYTHING
 
     def connect(
         self,

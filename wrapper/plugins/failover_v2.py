@@ -12,9 +12,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
-from wrapper.decisions.failover import DIRECT_AFTER, Attempt, Candidate, FailoverMode, GiveUp, Plan, Policy, Wait, next_step
+from wrapper.decisions.failover import (
+    DIRECT_AFTER,
+    POLICIES,
+    Attempt,
+    Candidate,
+    FailoverMode,
+    GiveUp,
+    Plan,
+    Policy,
+    Wait,
+    next_step,
+)
 from wrapper.decisions.panic import LOGIN_PATIENCE
 from wrapper.decisions.verdict import is_in_doubt
 from wrapper.drivers.base import DriverDialect
@@ -34,7 +46,7 @@ from wrapper.monitor.generation import GENERATION, wait_for_change
 from wrapper.monitor.handles import is_superseded
 from wrapper.monitor.regions import region_of
 from wrapper.physical import PREFLIGHT_TIMEOUT, Physical
-from wrapper.plugin import CONNECT, CURSOR_METHODS, Call, Plugin
+from wrapper.plugin import CONNECT, CURSOR_METHODS, NO_METHODS, Call, Plugin, with_names
 from wrapper.plugins.obstacle import has_obstacle, is_in_vain
 from wrapper.settings import Settings
 from wrapper.urls import EndpointKind
@@ -52,6 +64,8 @@ _REPORT_INTERVAL = 0.25
 
 # Seconds between two logins to a host that refuses them in the middle of a failover.
 _LOGIN_PAUSE = 0.2
+
+_STRATEGY = "failover_reader_host_selector_strategy"
 
 _DESCRIPTIONS = {
     "network": "lost",
@@ -78,15 +92,15 @@ class FailoverV2Plugin(Plugin):
         self._driver = service.driver_dialect
         self._settings = settings
         kind = service.known_cluster.endpoint_kind
-        usual = FailoverMode.READER_OR_WRITER if kind is EndpointKind.READER_CLUSTER else FailoverMode.STRICT_WRITER
-        self.policy = policy or Policy.always(FailoverMode(settings["failover_mode"] or usual))
+        usual = "reader_or_writer" if kind is EndpointKind.READER_CLUSTER else "strict_writer"
+        self.policy = policy or POLICIES[settings["failover_mode"] or usual]
         self._leaves_demoted = leaves_demoted
         # There is nowhere to go from an endpoint that is not one TCP host.
         self._enabled = settings["enable_failover"] and service.watch is not None
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {CONNECT, *self._driver.network_bound_methods} if self._enabled else set()
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return with_names(self._driver.network_bound_methods, CONNECT) if self._enabled else NO_METHODS
 
     # -- noticing --------------------------------------------------------------------------------------------------------------
 
@@ -99,10 +113,8 @@ class FailoverV2Plugin(Plugin):
         is_initial_connection: bool,
         connect_func: Callable[[], Any],
     ) -> Any:
-        strategy = self._settings["failover_reader_host_selector_strategy"]
-        # Better now than in the middle of a failover.
-        if is_initial_connection and not self._service.accepts_strategy(HostRole.READER, strategy):
-            raise AwsWrapperError(f"failover_reader_host_selector_strategy={strategy!r} needs a plugin that this connection lacks")
+        if is_initial_connection and self._settings.is_given(_STRATEGY):
+            self._require_strategy()
         try:
             return connect_func()
         except Exception as error:
@@ -114,6 +126,12 @@ class FailoverV2Plugin(Plugin):
                 raise  # nothing else is known
             connection, _ = self._find(self._plan(time.monotonic()), host_info.key, error)
             return connection
+
+    def _require_strategy(self) -> None:
+        # Better now than in the middle of a failover.
+        strategy = self._settings[_STRATEGY]
+        if not self._service.accepts_strategy(HostRole.READER, strategy):
+            raise AwsWrapperError(f"{_STRATEGY}={strategy!r} needs a plugin that this connection lacks")
 
     def bind(self, method_name: str, call: Call) -> Call:
         status_of = self._driver.cursor_status if method_name in CURSOR_METHODS else self._driver.connection_status

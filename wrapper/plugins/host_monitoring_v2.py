@@ -7,16 +7,21 @@ Nothing is added to a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from wrapper.decisions.verdict import Sensitivity
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo
-from wrapper.plugin import CONNECT, FORCE_CONNECT, EveryConnectPlugin, Plugin
+from wrapper.plugin import CONNECTS, NO_METHODS, EveryConnectPlugin, Plugin, with_names
 from wrapper.settings import Settings
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
+
+# Connections that are made alike share one.
+_sensitivity = lru_cache(maxsize=64)(Sensitivity)
 
 
 class HostMonitoringV2Plugin(EveryConnectPlugin):
@@ -27,14 +32,13 @@ class HostMonitoringV2Plugin(EveryConnectPlugin):
 
     def __init__(self, service: PluginService, settings: Settings) -> None:
         self._service = service
-        self._sensitivity = Sensitivity(settings.seconds("failure_detection_interval_ms"), settings["failure_detection_count"])
+        self._sensitivity = _sensitivity(settings.seconds("failure_detection_interval_ms"), settings["failure_detection_count"])
         self._enabled = settings["failure_detection_enabled"]
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        if not self._enabled:
-            return set()
-        return {CONNECT, FORCE_CONNECT, *self._service.driver_dialect.network_bound_methods}
+    def subscribed_methods(self) -> AbstractSet[str]:
+        methods = self._service.driver_dialect.network_bound_methods
+        return with_names(methods, *CONNECTS) if self._enabled else NO_METHODS
 
     def connect(
         self,

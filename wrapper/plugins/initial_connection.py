@@ -8,13 +8,15 @@ are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from wrapper.decisions.opening import Aim, Choices, aim_of, candidates
 from wrapper.drivers.base import DriverDialect
 from wrapper.errors import AwsWrapperError
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.plugin import CONNECT, FORCE_CONNECT, Plugin
+from wrapper.plugin import CONNECTS, NO_METHODS, Plugin
 from wrapper.plugins.opening import Opener
 from wrapper.settings import Settings
 from wrapper.urls import parse_endpoint
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 # Opens a connection to an instance.
 _To = Callable[[HostInfo], Any]
+# Connections that are made alike share one.
+_choices = cache(Choices)
 
 
 class InitialConnectionPlugin(Plugin):
@@ -31,7 +35,7 @@ class InitialConnectionPlugin(Plugin):
 
     def __init__(self, service: PluginService, settings: Settings) -> None:
         self._service = service
-        self._choices = Choices(
+        self._choices = _choices(
             settings["endpoint_substitution_role"],
             settings["verify_opened_connection_type"],
             settings["inactive_cluster_writer_endpoint_substitution_role"],
@@ -43,8 +47,8 @@ class InitialConnectionPlugin(Plugin):
         self._opener = Opener(service, self._strategy)
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {CONNECT, FORCE_CONNECT} if self._service.watch is not None else set()
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return CONNECTS if self._service.watch is not None else NO_METHODS
 
     def connect(
         self,
@@ -81,10 +85,10 @@ class InitialConnectionPlugin(Plugin):
         if aim.substitute is None and aim.verify is None:
             return by_name()
         if aim.substitute not in (HostRole.READER, HostRole.UNKNOWN):
-            return self._opener.open(host_info, aim, by_name, to)
+            return self._opener.open(host_info, aim, known, by_name, to)
         self._require_strategy(aim.substitute)
         was_unknown = not candidates(aim, endpoint.region, known)
-        connection = self._opener.open(host_info, aim, by_name, to)
+        connection = self._opener.open(host_info, aim, known, by_name, to)
         if was_unknown and self._patience:
             return self._chosen_again(connection, aim, endpoint.region, to)
         return connection

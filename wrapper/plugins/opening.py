@@ -49,8 +49,16 @@ class Opener:
         self._driver = service.driver_dialect
         self._strategy = strategy
 
-    def open(self, host_info: HostInfo, aim: Aim, by_name: Callable[[], Any], to: Callable[[HostInfo], Any]) -> Any:
-        """Return a connection of the wanted role. `by_name` connects to the endpoint, `to` to an instance.
+    def open(
+        self,
+        host_info: HostInfo,
+        aim: Aim,
+        known: tuple[HostInfo, ...],
+        by_name: Callable[[], Any],
+        to: Callable[[HostInfo], Any],
+    ) -> Any:
+        """Return a connection of the wanted role. `known`: the hosts for the first attempt. `by_name` connects to the endpoint,
+        `to` to an instance.
 
         Raises the driver's last error when the time is over, `AwsConnectError` when the last host had the wrong role, and at once
         whatever another attempt would not change, such as refused credentials.
@@ -64,7 +72,7 @@ class Opener:
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
-            step = next_step(opening, self._service.hosts, now)
+            step = next_step(opening, self._service.hosts if opening.failures else known, now)
             if isinstance(step, GiveUp):
                 assert failure is not None
                 raise self._given_up(host_info, aim, failure)
@@ -113,7 +121,7 @@ class Opener:
         service = self._service
         if host.role is not aim.verify and not is_right(aim, host.role, service.all_hosts):
             return False
-        if aim.verify is not HostRole.WRITER or not is_doubted(host.key, service.views):
+        if aim.verify is not HostRole.WRITER or not is_doubted(host.key, service.known_cluster.now().views):
             return True
         return not is_outranked(host.key, service.ask_role(connection).rank, service.views)
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from wrapper.decisions.opening import Aim
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo, HostRole
-from wrapper.plugin import CONNECT, Plugin
+from wrapper.plugin import CONNECT, NO_METHODS, Plugin, with_names
 from wrapper.plugins.opening import Opener, WrongRole
-from wrapper.urls import EndpointKind, parse_endpoint
+from wrapper.urls import parse_endpoint
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -33,8 +34,8 @@ class StaleDnsPlugin(Plugin):
         self._opener = Opener(service, "random")
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {CONNECT} if self._service.watch is not None else set()
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return with_names(NO_METHODS, CONNECT) if self._service.watch is not None else NO_METHODS
 
     def connect(
         self,
@@ -46,7 +47,7 @@ class StaleDnsPlugin(Plugin):
         connect_func: Callable[[], Any],
     ) -> Any:
         connection = connect_func()
-        if parse_endpoint(host_info.host).kind not in (EndpointKind.WRITER_CLUSTER, EndpointKind.GLOBAL_CLUSTER):
+        if parse_endpoint(host_info.host).role is not HostRole.WRITER:
             return connection
         try:
             self._opener.check(connection, _WRITER)
@@ -57,7 +58,7 @@ class StaleDnsPlugin(Plugin):
         def to(host: HostInfo) -> Any:
             return self._service.connect(host, dict(props), plugin_to_skip=self)
 
-        return self._opener.open(host_info, _WRITER, connect_func, to)
+        return self._opener.open(host_info, _WRITER, self._service.hosts, connect_func, to)
 
 
 class StaleDnsPluginFactory:

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ class Supervised(Plugin):
                 )
 
     @property
-    def subscribed_methods(self) -> set[str]:
+    def subscribed_methods(self) -> AbstractSet[str]:
         return self._plugin.subscribed_methods
 
     def connect(

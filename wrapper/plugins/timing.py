@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from wrapper.drivers.base import DriverDialect
 from wrapper.hosts import HostInfo
-from wrapper.plugin import ALL_METHODS, CONNECT, FORCE_CONNECT, Call, EveryConnectPlugin, Plugin
+from wrapper.plugin import CONNECTS, EVERYTHING, Call, EveryConnectPlugin, Plugin
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
@@ -31,8 +32,8 @@ class ConnectTimePlugin(EveryConnectPlugin):
         cls.connect_time = 0
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {CONNECT, FORCE_CONNECT}
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return CONNECTS
 
     def connect(
         self,
@@ -63,8 +64,8 @@ class ExecuteTimePlugin(Plugin):
         cls.execute_time = 0
 
     @property
-    def subscribed_methods(self) -> set[str]:
-        return {ALL_METHODS}
+    def subscribed_methods(self) -> AbstractSet[str]:
+        return EVERYTHING
 
     def bind(self, method_name: str, call: Call) -> Call:
         clock = time.perf_counter_ns

@@ -150,7 +150,7 @@ class ConnectionProviderManager:
 
     def get_connection_provider(self, host_info: HostInfo, props: Mapping[str, Any]) -> ConnectionProvider:
         """Return the provider for connections to a host."""
-        custom = self._custom
+        custom = self._own or ConnectionProviderManager._installed
         return custom if custom is not None and custom.accepts_host_info(host_info, props) else self._default
 
     def accepts_strategy(self, role: HostRole, strategy: str) -> bool:
