@@ -216,8 +216,8 @@ def test_connections_that_lead_to_no_single_endpoint_are_in_order(
 
 def test_a_failover_may_wait(connect: Connect, supervised: Warnings, aurora: LocalAurora) -> None:
     connection = connect(plugins="dev,failover_v2", monitor_mode="off")
-    aurora.promote_later(0.3, rejoin=False)
     aurora.kill("writer")
+    aurora.promote_later(0.3, rejoin=False)
     with pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT 1")
     assert supervised() == []

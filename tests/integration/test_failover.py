@@ -109,8 +109,8 @@ def test_a_statement_in_flight_has_an_unknown_outcome(watched: Connect, aurora: 
     old = aurora.writer.id
     blocked = Blocked(connection)
     eventually(lambda: is_active(aurora, old), "the statement to run")
-    aurora.promote_later(0.3, rejoin=False)
     aurora.kill("writer")
+    aurora.promote_later(0.3, rejoin=False)
     error = blocked.wait()
     assert isinstance(error, wrapper.FailoverSuccessError)
     assert error.outcome == "unknown"
@@ -192,8 +192,8 @@ def test_a_hung_writer_is_left_on_the_evidence(watched: Connect, lab: LocalAuror
     blocked = Blocked(connection) if busy else None
     if busy:
         eventually(lambda: is_active(lab, old), "the statement to run")
-    lab.promote_later(0.5, rejoin=False)
     lab.hang("writer")
+    lab.promote_later(0.5, rejoin=False)
     eventually(lambda: handle.aborted_by is not None, "the connection to be given up")
     assert handle.aborted_by.kind == "silent"
     if blocked is not None:

@@ -104,8 +104,8 @@ def test_a_resumed_old_writer_honestly_claims_to_be_the_writer(aurora: LocalAuro
 def test_a_promotion_can_be_scheduled(aurora: LocalAurora) -> None:
     old = aurora.writer.id
     began = time.monotonic()
-    aurora.promote_later(0.5)
     aurora.kill(old)
+    aurora.promote_later(0.5)
     writer = aurora.status()["writer"]
     assert writer == old or time.monotonic() - began >= 0.5
     report = aurora.wait_for_promotion()

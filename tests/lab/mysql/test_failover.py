@@ -117,8 +117,8 @@ def test_a_reader_that_hung_during_a_failover_follows_the_new_writer(aurora_mysq
 def test_a_promotion_can_be_scheduled(aurora_mysql: LocalAurora) -> None:
     old = aurora_mysql.writer.id
     began = time.monotonic()
-    aurora_mysql.promote_later(0.5)
     aurora_mysql.kill(old)
+    aurora_mysql.promote_later(0.5)
     writer = aurora_mysql.status()["writer"]
     assert writer == old or time.monotonic() - began >= 0.5
     report = aurora_mysql.wait_for_promotion()
