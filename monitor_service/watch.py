@@ -67,13 +67,13 @@ def watch(paths: MonitorPaths, dsn: str, interval: float, pattern: str | None, s
         return 1
     with MonitorConnection(paths, has_login=True) as connection:
         connection.subscribe()
-        answer = connection.ask(request)
-        if not isinstance(answer, Watched):
-            say(f"the monitor does not watch it: {answer}")
-            return 1
-        say(f"watching {request.watch.key} as {answer.topic}")
-        renew_at = time.monotonic() + RENEW_INTERVAL
-        try:
+        try:  # from here on there may be a lease, whenever the user interrupts
+            answer = connection.ask(request)
+            if not isinstance(answer, Watched):
+                say(f"the monitor does not watch it: {answer}")
+                return 1
+            say(f"watching {request.watch.key} as {answer.topic}")
+            renew_at = time.monotonic() + RENEW_INTERVAL
             for event in connection.journal(idle=1.0):
                 if event is not None and event.cluster == answer.topic:
                     say(event_line(event, as_json=False))

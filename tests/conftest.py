@@ -20,7 +20,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 # Seconds that monitors have for noticing that their directory is gone.
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,8 @@ KEEPALIVE = "keepalive"
 
 # Seconds. Wall clock and monotonic clock drift apart by less during a doctor's visit.
 JUMP = 0.05
+# Seconds within which both clocks are read: who is interrupted in between would see a jump.
+ONE_MOMENT = 0.005
 # Descriptors below which a machine with a few hundred workers gets into trouble.
 FEW_DESCRIPTORS = 4096
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
@@ -25,8 +27,11 @@ FLOOR = "idle 10 s, interval 3 s, count 3"
 
 
 def read_clocks() -> tuple[float, float]:
-    """Return the monotonic and the wall clock."""
-    return time.monotonic(), time.time()
+    """Return the monotonic and the wall clock of one moment."""
+    while True:
+        before, wall, after = time.monotonic(), time.time(), time.monotonic()
+        if after - before < ONE_MOMENT:
+            return before, wall
 
 
 def clock(before: tuple[float, float]) -> Iterator[Finding]:

@@ -128,7 +128,9 @@ class Stage:
 
 def play(cell: Cell, lab: LocalAurora, directory: Path, spool: Path) -> Seen:
     """Run the scenario; `AssertionError` says what is not as it should be. `directory`: for the monitor, empty."""
-    dsn = f"{lab.dsn()} failure_detection_interval_ms=100 cluster_instance_host_pattern={lab.instance_host_pattern}"
+    # Not so quick that a busy machine makes a healthy host look silent.
+    settings = "failure_detection_interval_ms=100 failure_detection_count=6"
+    dsn = f"{lab.dsn()} {settings} cluster_instance_host_pattern={lab.instance_host_pattern}"
     environment = {**lab.environment(), "DATABASE_DSN": dsn, DIRECTORY_VARIABLE: str(directory)}
     with running(cell, environment, spool) as server:
         stage = Stage(cell, server, lab, directory)
@@ -208,14 +210,14 @@ def _leave(stage: Stage) -> None:
     # From Python 3.12 on. The other servers have threads of their own when they fork.
     if stage.cell.server in ("gunicorn", "multiprocessing"):
         assert _FORK_WARNING not in server.said(), "a fork warned of threads"
-    stays = eventually(lambda: _left_processes(stage), f"processes to end: {server.processes()}", 10)
-    eventually(lambda: stage.sessions(of_monitor=False) == 0, "the application's sessions to end", 10)
+    stays = eventually(lambda: _left_processes(stage), f"processes to end: {server.processes()}", 20)
+    eventually(lambda: stage.sessions(of_monitor=False) == 0, "the application's sessions to end", 20)
     if stays == ON_DEMAND:
         # Longer than a lease lasts: that of a worker which was killed, or had no time on a busy machine, lapses.
         eventually(lambda: not stage.leases(), "all leases to be given up")
         stage.stop_monitor()
-    eventually(lambda: not server.processes(), f"the monitor to end: {server.processes()}", 10)
-    eventually(lambda: stage.sessions(of_monitor=True) == 0, "the monitor's sessions to end", 10)
+    eventually(lambda: not server.processes(), f"the monitor to end: {server.processes()}", 20)
+    eventually(lambda: stage.sessions(of_monitor=True) == 0, "the monitor's sessions to end", 20)
     left = [path.name for path in stage.directory.iterdir() if path.is_socket()]
     assert not left, f"sockets are left: {left}"
 

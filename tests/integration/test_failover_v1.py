@@ -23,7 +23,7 @@ def test_every_failure_of_a_writer_is_survived(watched: Connect, aurora: LocalAu
     for _ in range(3):
         old = aurora.writer.id
         aurora.kill("writer")
-        aurora.promote_later(0.1)
+        aurora.promote_later(0.1, rejoin=False)
         with pytest.raises(wrapper.FailoverSuccessError):
             connection.execute("SELECT 1")
         assert instance_of(connection) == aurora.writer.id != old

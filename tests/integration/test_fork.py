@@ -27,8 +27,8 @@ driver.module
 writer = json.loads(sys.argv[2])
 
 def connect(**more):
-    return wrapper.connect(driver.connect, **{**writer, **driver.options, "autocommit": True, "failure_detection_interval_ms": 100,
-                                              **more})
+    quick = {"failure_detection_interval_ms": 100, "failure_detection_count": 6}
+    return wrapper.connect(driver.connect, **{**writer, **driver.options, "autocommit": True, **quick, **more})
 
 def wait(condition, what):
     deadline = time.monotonic() + 15

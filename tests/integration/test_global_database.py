@@ -11,6 +11,7 @@ import pytest
 
 import wrapper
 from tests.integration.conftest import client, eventually, own_monitor
+from tests.integration.test_failover import FAST
 from wrapper import AwsWrapperConnection
 from wrapper.hosts import HostRole
 from wrapper.testing import LocalGlobalDatabase
@@ -251,7 +252,7 @@ def test_regions_that_must_not_be_reached_are_left_alone(watched: Connect, conne
 
 
 def test_a_region_that_wakes_up_after_it_was_replaced_is_not_believed(watched: Connect, lab: LocalGlobalDatabase) -> None:
-    connection = watched(failure_detection_interval_ms=100)
+    connection = watched(**FAST)
     service = connection.plugin_service
     old = lab.writer
     for instance in lab.in_region(HOME):

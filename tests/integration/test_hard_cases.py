@@ -237,7 +237,7 @@ def test_a_locked_out_monitor_costs_the_application_nothing(connect: Connect, au
     eventually(is_refused, "the monitor to be refused")
     session = connection.info.backend_pid
     for _ in range(50):
-        connection.execute("SELECT pg_sleep(0.01)")
+        connection.execute("SELECT pg_sleep(0.02)")
     assert connection.info.backend_pid == session
     aurora.kill("writer")
     aurora.promote_later(0.2, rejoin=False)
@@ -274,7 +274,7 @@ def test_a_monitor_in_another_network_than_the_worker(
         eventually(is_tried, "the monitor to have tried every host")
         session = connection.info.backend_pid
         for _ in range(50):
-            connection.execute("SELECT pg_sleep(0.01)")
+            connection.execute("SELECT pg_sleep(0.02)")
         assert connection.info.backend_pid == session
         assert instance_of(connect(monitor_mode="attach")) == aurora.writer.id
         aurora.kill("writer")

@@ -64,9 +64,9 @@ def status() -> str:
 def test_no_password_is_logged_in_a_failover(
     everything: pytest.LogCaptureFixture, monitor_log: Callable[[], str], watched: Connect, aurora: LocalAurora
 ) -> None:
-    connection = watched(failure_detection_interval_ms=100)
-    aurora.promote_later(0.3, rejoin=False)
+    connection = watched()
     aurora.kill("writer")
+    aurora.promote_later(0.3, rejoin=False)
     eventually(lambda: is_superseded(connection), "the new writer to be known")
     with pytest.raises(wrapper.FailoverSuccessError) as caught:
         connection.execute("SELECT 1")

@@ -80,7 +80,6 @@ def test_a_killed_monitor_costs_no_query_and_is_replaced(watched: Connect, lab: 
     descriptors = len(os.listdir("/proc/self/fd"))
     with Load(connection) as load:
         os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not client().is_live, "the loss of the monitor to be noticed", timeout=2)
         eventually(lambda: client().is_live and client().state.epoch > epoch, "another monitor")
         eventually(lambda: client().state.confirmed, "the new monitor to watch the cluster")
         done = load.done
@@ -141,7 +140,7 @@ def test_monitor_and_writer_die_together(watched: Connect, lab: LocalAurora) -> 
 
 @drivers("psycopg", slow=MYSQL)
 def test_a_hung_host_that_comes_back_is_forgiven(watched: Connect, lab: LocalAurora) -> None:
-    connection = watched()
+    connection = watched(failure_detection_count=10)  # leaves a busy machine the time to resume it
     writer = lab.writer.id
 
     def health() -> Any:

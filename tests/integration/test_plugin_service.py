@@ -154,8 +154,8 @@ def reader_of(service: PluginService) -> HostInfo:
 
 
 def journal() -> list[str]:
-    """The events that the monitor remembers."""
-    return [entry["event"] for entry in monitor_status()["journal"]]
+    """The events that the monitor remembers, but for those that a busy machine makes."""
+    return [entry["event"] for entry in monitor_status()["journal"] if entry["event"] != "PAUSED"]
 
 
 # -- opening connections ---------------------------------------------------------------------------------------------------------

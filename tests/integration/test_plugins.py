@@ -197,9 +197,11 @@ def test_the_example_plugins(connect: Connect) -> None:
         (name,) = connection.execute("SELECT current_setting('application_name')").fetchone()
         assert name.endswith(f":{os.getpid()}")
         connection.execute("SELECT pg_sleep(0.15)")
-        ((seconds, statement),) = slow_statements.SlowStatementsPlugin.slow
+        # On a busy machine the other one may have been slow, too.
+        (*others, (seconds, statement)) = slow_statements.SlowStatementsPlugin.slow
         assert seconds >= 0.15
         assert statement == "SELECT pg_sleep(0.15)"
+        assert all(seconds > slow_statements.SlowStatementsPlugin.limit for seconds, _ in others)
         assert application_name.ApplicationNamePlugin().subscribed_methods == {"connect"}
     finally:
         for code in ("application_name", "slow_statements"):

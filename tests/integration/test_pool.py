@@ -17,6 +17,7 @@ from sqlalchemy.exc import DisconnectionError
 
 import wrapper
 from tests.integration.conftest import Connect, client, eventually
+from tests.integration.test_failover import FAST
 from tests.integration.test_fork import run
 from wrapper.drivers.classify import ErrorKind
 from wrapper.drivers.psycopg_errors import classify
@@ -445,7 +446,7 @@ def test_a_dead_connection_is_never_handed_out(connect: Connect, make_pool: Make
 def test_a_hung_hosts_pool_gives_nothing(connect: Connect, make_pool: MakePool, aurora: LocalAurora) -> None:
     """An idle connection to a hung host looks well to the kernel; the evidence says otherwise."""
     provider = make_pool()
-    fast = {"failure_detection_interval_ms": 100, "failure_detection_count": 3, "connection_provider": provider}
+    fast = {**FAST, "connection_provider": provider}
     connection = connect("instance-2", **fast)
     service = connection.plugin_service
     eventually(lambda: client().is_live and client().state.confirmed, "the monitor to watch the cluster")

@@ -143,8 +143,8 @@ def test_nothing_that_is_ever_written_holds_a_login_value(
         eventually(lambda: outputs.text("monitor").count("proved by its own session"), "the monitor to log in")
         worker.stdin.write(b"\n")
         worker.stdin.flush()
-        lab.promote_later(0.3, rejoin=False)
         lab.kill("writer")
+        lab.promote_later(0.3, rejoin=False)
         eventually(lambda: "\nfailed over\n" in outputs.text("worker"), "the worker to fail over")
         # A new password for all that the monitor has: its logins are refused.
         admin(driver, lab, *(f"ALTER USER {role} {has_password(driver, 'another')}" for role in ROLES))

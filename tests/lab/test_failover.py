@@ -103,9 +103,11 @@ def test_a_resumed_old_writer_honestly_claims_to_be_the_writer(aurora: LocalAuro
 
 def test_a_promotion_can_be_scheduled(aurora: LocalAurora) -> None:
     old = aurora.writer.id
-    aurora.promote_later(0.2)
+    began = time.monotonic()
     aurora.kill(old)
-    assert aurora.status()["writer"] == old
+    aurora.promote_later(0.5)
+    writer = aurora.status()["writer"]
+    assert writer == old or time.monotonic() - began >= 0.5
     report = aurora.wait_for_promotion()
     assert report.old_writer == old
     assert aurora.writer.id == report.new_writer
@@ -113,10 +115,10 @@ def test_a_promotion_can_be_scheduled(aurora: LocalAurora) -> None:
 
 def test_a_reset_cancels_a_scheduled_promotion(aurora: LocalAurora) -> None:
     writer = aurora.writer
-    aurora.promote_later(0.1)
+    aurora.promote_later(1.0)
     aurora.reset()
     with pytest.raises(LabError, match="no promotion"):
-        aurora.wait_for_promotion(0.3)
+        aurora.wait_for_promotion(1.2)
     assert aurora.writer == writer
 
 
@@ -132,17 +134,18 @@ def test_a_new_writer_may_die_before_the_others_follow_it(aurora: LocalAurora) -
 
 def test_the_delay_leaves_the_cluster_without_a_writer(aurora: LocalAurora) -> None:
     old = aurora.writer.id
-    thread = threading.Thread(target=aurora.failover, kwargs={"promote_delay": 0.5})
+    thread = threading.Thread(target=aurora.failover, kwargs={"promote_delay": 1.0})
     began = time.monotonic()
     thread.start()
     eventually(lambda: state_of(aurora, old)["state"] == "down", "the old writer to end")
     for reader in aurora.readers:
         if time.monotonic() - began < 0.3:
             with login(aurora, reader.id) as connection:
-                assert one(connection, "SELECT pg_is_in_recovery()")
+                is_reader = one(connection, "SELECT pg_is_in_recovery()")
+            assert is_reader or time.monotonic() - began >= 1.0
     thread.join()
     assert aurora.writer.id != old
-    assert time.monotonic() - began >= 0.5
+    assert time.monotonic() - began >= 1.0
 
 
 def test_the_endpoint_follows_late() -> None:
@@ -152,8 +155,8 @@ def test_the_endpoint_follows_late() -> None:
         def leads_to() -> str:
             return parse_hosts(Path(lab.hosts_file).read_text())[lab.writer_endpoint]
 
-        if time.monotonic() < report.at + 0.3:
-            assert leads_to() == lab.instance(report.old_writer).address
+        found = leads_to()
+        assert found == lab.instance(report.old_writer).address or time.monotonic() >= report.at + 0.4
         eventually(lambda: leads_to() == lab.instance(report.new_writer).address, "the endpoint to follow")
 
 

@@ -55,7 +55,7 @@ from wrapper.monitor.state import (
     apply,
 )
 
-from .servers import Server, eventually
+from .servers import PATIENCE, Server, eventually
 
 DRIVERS = {"postgresql": "psycopg", "mysql": "mysql-connector-python"}
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -119,11 +119,11 @@ class MonitorProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
-        return self.process.wait(10)
+        return self.process.wait(20)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(20)
 
 
 class Worker:
@@ -156,7 +156,7 @@ class Worker:
 
     # -- control ---------------------------------------------------------------------------------------------------------------
 
-    def ask(self, message: Message, timeout: float = 5.0) -> Message:
+    def ask(self, message: Message, timeout: float = PATIENCE) -> Message:
         self._seq += 1
         self.control.send(encode(message, seq=self._seq))
         deadline = time.monotonic() + timeout
@@ -210,6 +210,16 @@ class Worker:
         self.control.send(encode(Report(watch, server.key, moment, error=error), seq=0))
         return moment
 
+    def until_proved_since_report(self, topic: str, server: Server) -> None:
+        """Report a failed connection, and wait for the writer's proof that is younger than the first report."""
+        since = self.report(topic, server)
+
+        def is_proved() -> bool:
+            self.report(topic, server)  # a hint that a busy monitor reads late is dropped
+            return (self.cluster(topic).writer_proved_at or 0) > since
+
+        self.until(is_proved, "a proof after the report")
+
     def renew(self, **connections: int) -> Message:
         return self.ask(Renew(self.client, connections))
 
@@ -220,7 +230,7 @@ class Worker:
 
     # -- events ----------------------------------------------------------------------------------------------------------------
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
         """Take events in until `condition` holds."""
         deadline = time.monotonic() + timeout
         while True:
@@ -285,6 +295,12 @@ def worker(paths: MonitorPaths) -> Iterator[Worker]:
 
 def is_free(paths: MonitorPaths) -> bool:
     return not is_held(paths)
+
+
+def processor_time(pid: int) -> float:
+    """Seconds of processor time that a process has used: what it does, and not how busy the machine is."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def exists(pid: int) -> bool:

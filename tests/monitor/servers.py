@@ -14,8 +14,11 @@ import psycopg
 from wrapper.hosts import host_key
 from wrapper.testing import LocalAurora
 
+# Seconds. Less than the longest intervals of probes here: what is to come at once must not come with the next one.
+PATIENCE = 20.0
 
-def eventually(condition: Callable[[], Any], what: str, timeout: float = 15.0) -> Any:
+
+def eventually(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
     """Return the first true result of `condition`. Fails with what was waited for."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -78,19 +78,19 @@ def test_a_killed_writer_is_replaced_by_the_host_that_proves_itself(
     topic = watched(worker, aurora, interval=1.0)
     old, new = writer_of(aurora), readers_of(aurora)[0]
     old.kill()
-    worker.until(lambda: worker.health(topic, old).kind == "refused", "the refusal", timeout=5)
+    worker.until(lambda: worker.health(topic, old).kind == "refused", "the refusal")
     failed_at = time.monotonic()
     aurora.failover(new.id, drop_sessions=drop_sessions, rejoin=False)
     worker.until_writer(topic, new)
     cluster = worker.cluster(topic)
     assert cluster.topology.term == 2
     assert (cluster.writer_proved_at or 0) > failed_at
-    eventually(lambda: sessions(one for one in servers_of(aurora) if one != old) == 3, "two hosts and the membership", timeout=5)
+    eventually(lambda: sessions(one for one in servers_of(aurora) if one != old) == 3, "two hosts and the membership")
     assert worker.status()["restarts"] == 0
     old.start()
     worker.until(lambda: worker.health(topic, old).role == "reader", "the old writer to come back as a reader")
     assert worker.writer(topic) == new.key
-    eventually(lambda: sessions(servers_of(aurora)) == 4, "three hosts and the membership", timeout=5)
+    eventually(lambda: sessions(servers_of(aurora)) == 4, "three hosts and the membership")
 
 
 def test_a_failover_without_a_fault_is_followed(worker: Worker, aurora: LocalAurora) -> None:

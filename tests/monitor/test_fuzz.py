@@ -129,7 +129,6 @@ def test_damaged_bytes_are_counted_and_forgotten(start_monitor: Start, server: S
         counters = one.status()["counters"]
         assert counters["garbage"] > 0
         assert "failed requests" not in counters
-        at = one.report(topic, server)
-        one.until(lambda: (one.cluster(topic).writer_proved_at or 0) > at, "a proof after all that")
+        one.until_proved_since_report(topic, server)
         eventually(lambda: one.renew() and held() <= before, "no more descriptors than before", timeout=60)
         assert monitor.log.read_text().count("dropped a damaged request") == 1

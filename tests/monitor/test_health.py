@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from monitor_service.cadence import SHORTEST, login_backoff
 from wrapper.decisions.verdict import Sensitivity, is_down
 from wrapper.monitor.messages import NeedCredentials
 from wrapper.monitor.state import ANSWERED, REFUSED, SILENT, Topology, TopologyHost
@@ -39,7 +40,8 @@ def test_a_watch_is_published_with_a_proof(worker: Worker, server: Server) -> No
     assert cluster.writer_proved_at is not None
     assert cluster.watches == (f"{server.engine}://{server.key}/",)
     assert worker.health(topic, server).address == server.endpoint
-    assert server.sessions() == 1
+    # That of the test before may be about to end; and a busy machine may make the monitor open another one.
+    eventually(lambda: server.sessions() == 1, "one session")
 
 
 def test_a_calm_host_costs_no_messages(worker: Worker, server: Server) -> None:
@@ -67,29 +69,38 @@ def test_a_killed_server_is_known_at_once_without_any_hint(worker: Worker, serve
     # The interval is so long that only the closed session can have told.
     topic = watched(worker, server, interval=30.0)
     server.kill()
-    worker.until(lambda: worker.health(topic, server).kind == REFUSED, "the refusal", timeout=5)
+    worker.until(lambda: worker.health(topic, server).kind == REFUSED, "the refusal")
     assert not worker.health(topic, server).accepting
     server.start()
-    worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "the restarted server", timeout=5)
-    worker.report(topic, server)  # a MySQL server takes no writes when it begins to answer
-    worker.until(lambda: worker.writer(topic) == server.key, "its word that it takes writes")
+    worker.until(lambda: worker.health(topic, server).kind == ANSWERED, "the restarted server")
+
+    def takes_writes() -> bool:
+        worker.report(topic, server)  # a MySQL server takes none when it begins to answer
+        return worker.writer(topic) == server.key
+
+    worker.until(takes_writes, "its word that it takes writes")
 
 
 @pytest.mark.parametrize("interval", [1.0, 0.1])
 def test_a_hung_server_is_silent_within_the_bound(worker: Worker, server: Server, interval: float) -> None:
     topic = watched(worker, server, interval=interval)
-    hung_at = time.monotonic()
-    server.hang()
     sensitivity = Sensitivity(interval, 3)
-    worker.until(lambda: is_down(worker.health(topic, server), sensitivity), "three silent probes")
-    evidence = worker.health(topic, server)
-    assert evidence.failing_since is not None
-    assert evidence.failed_at is not None
-    assert evidence.failing_since >= hung_at - 0.6 * interval
-    assert evidence.failed_at - hung_at <= (sensitivity.count + 1) * interval + 0.1
-    assert evidence.last_answer is not None
-    server.resume()
-    worker.until(lambda: not worker.health(topic, server).is_failing, "the resumed server")
+    bound = (sensitivity.count + 1) * interval + 0.1
+
+    def is_within_the_bound() -> bool:
+        hung_at = time.monotonic()
+        server.hang()
+        worker.until(lambda: is_down(worker.health(topic, server), sensitivity), "three silent probes")
+        evidence = worker.health(topic, server)
+        server.resume()
+        worker.until(lambda: not worker.health(topic, server).is_failing, "the resumed server")
+        assert evidence.failing_since is not None
+        assert evidence.failed_at is not None
+        assert evidence.last_answer is not None
+        return hung_at - 0.6 * interval <= evidence.failing_since and evidence.failed_at - hung_at <= bound
+
+    # What a busy machine adds is not the monitor's: a bound that it does not keep is never kept.
+    worker.until(is_within_the_bound, f"silence to be known within {bound:g} s", timeout=60)
 
 
 def test_a_dropped_session_is_no_failure(worker: Worker, server: Server) -> None:
@@ -107,21 +118,25 @@ def test_a_dropped_session_is_no_failure(worker: Worker, server: Server) -> None
 def test_a_report_brings_a_proof_younger_than_the_report(worker: Worker, server: Server) -> None:
     topic = watched(worker, server, interval=30.0)
     for _ in range(3):
-        at = worker.report(topic, server)
-        worker.until(lambda at=at: (worker.cluster(topic).writer_proved_at or 0) > at, "a proof after the report", timeout=5)  # type: ignore[misc]
-    stale = worker.report(topic, server, at=time.monotonic() - 5)
-    assert stale
-    eventually(lambda: worker.status()["counters"].get("stale hints") == 1, "the stale hint to be dropped")
+        worker.until_proved_since_report(topic, server)
+
+
+def test_a_late_report_is_dropped(worker: Worker, server: Server) -> None:
+    topic = watched(worker, server, interval=30.0)
+    worker.report(topic, server, at=time.monotonic() - 5)
+    assert worker.status()["counters"]["stale hints"] == 1
 
 
 def test_a_burst_of_reports_is_few_probes(worker: Worker, server: Server) -> None:
     topic = watched(worker, server, interval=30.0)
+    began = time.monotonic()
     before = worker.status()["clusters"][0]["hosts"][0]["probes"]
     for _ in range(500):
-        at = worker.report(topic, server)
-    worker.until(lambda: (worker.cluster(topic).writer_proved_at or 0) > at, "a proof after the last report")
+        worker.report(topic, server)
+        time.sleep(0.001)  # a burst that lasts longer than a probe
+    worker.until_proved_since_report(topic, server)
     probes = worker.status()["clusters"][0]["hosts"][0]["probes"] - before
-    assert 1 <= probes < 100
+    assert 1 <= probes <= 2 + (time.monotonic() - began) / SHORTEST
 
 
 def test_a_login_error_is_an_answer_and_clients_are_asked(worker: Worker, server: Server) -> None:
@@ -134,8 +149,9 @@ def test_a_login_error_is_an_answer_and_clients_are_asked(worker: Worker, server
     asked = [message for message in worker.unasked if isinstance(message, NeedCredentials)]
     assert asked[0].watch in worker.cluster(topic).watches
     # At most one failing login per back-off step, however often the host is probed.
-    worker.follow(0.5)
-    assert len(worker.events_named("LOGIN REFUSED")) == 1
+    worker.until(lambda: len(worker.events_named("LOGIN REFUSED")) >= 2, "the next try")
+    first, second, *_ = worker.events_named("LOGIN REFUSED")
+    assert second.at - first.at >= 0.9 * login_backoff(1)
     worker.watch(server)
     worker.until(lambda: worker.health(topic, server).accepting, "the login with the right password")
     assert "hush" not in str(worker.status())

@@ -64,7 +64,6 @@ def test_each_impostor_is_taken_for_what_it_is(start_monitor: Callable[..., Moni
                 other.until(lambda impostor=impostor: impostor.visits >= times, f"{times} visits to {fault}", timeout=300)  # type: ignore[misc]
             other.ask(Release(other.client))
         # Who is well has been left alone.
-        since = one.report(topic, server)
-        one.until(lambda: (one.cluster(topic).writer_proved_at or 0) > since, "a proof")
+        one.until_proved_since_report(topic, server)
         assert not one.health(topic, server).is_failing
         eventually(lambda: one.renew() and descriptors() <= before, "no more descriptors than before")

@@ -50,7 +50,7 @@ class Manager:
         self.path = directory / "notify"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(self.path))
-        self._socket.settimeout(10)
+        self._socket.settimeout(20)
 
     def next(self) -> dict[str, str]:
         return dict(line.split("=", 1) for line in self._socket.recv(4096).decode().splitlines())
@@ -120,7 +120,7 @@ def test_an_abstract_notification_socket_is_understood(monkeypatch: pytest.Monke
         manager.bind("")  # the kernel chooses a name
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + manager.getsockname()[1:].decode())
         systemd.notify("READY=1")
-        manager.settimeout(10)
+        manager.settimeout(20)
         assert manager.recv(100) == b"READY=1"
     systemd.notify("READY=1")  # nobody there: nothing happens
 
@@ -166,7 +166,7 @@ def test_a_draining_monitor_serves_those_it_has_and_ends_with_the_last(start_mon
         assert isinstance(old.renew(), Ok)
         assert monitor.process.poll() is None
         old.ask(Release(old.client))
-    assert monitor.process.wait(10) == 0
+    assert monitor.process.wait(20) == 0
     assert "drained" in monitor.log.read_text()
     assert ask("drain")[0] == 3
 
@@ -182,17 +182,17 @@ def test_a_draining_monitor_hands_over_to_one_that_waits(start_monitor: Start, a
         eventually(second.serves, "the second one to serve")
         one.until(lambda: one._epoch == int(first.paths.lock.read_text()), "the new epoch to be heard")
         assert isinstance(one.ask(one.request(server)), Watched)
-    assert first.process.wait(10) == 0
+    assert first.process.wait(20) == 0
 
 
 def test_taking_over_needs_nobody_to_stop_the_first(start_monitor: Start, ask: Ask) -> None:
     first = start_monitor()
     second = start_monitor("--take-over")
-    assert first.process.wait(10) == 0
+    assert first.process.wait(20) == 0
     with worker(second.paths) as one:
         assert one.status()["pid"] == second.pid
     assert ask("stop") == (0, "stopped\n")
-    assert second.process.wait(10) == 0
+    assert second.process.wait(20) == 0
 
 
 @pytest.mark.slow
@@ -204,10 +204,10 @@ def test_an_interrupted_drain_leaves_the_monitor_draining_and_stop_ends_it(start
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=REPOSITORY) as waiting:
             eventually(lambda: one.status()["draining"], "the monitor to drain")
             waiting.send_signal(signal.SIGINT)
-            assert waiting.wait(10) == 0
+            assert waiting.wait(20) == 0
         assert one.status()["draining"]
         assert ask("stop") == (0, "stopped\n")
-    assert monitor.process.wait(10) == 0
+    assert monitor.process.wait(20) == 0
     assert not is_held(monitor.paths)
 
 
@@ -230,7 +230,7 @@ def test_two_versions_of_the_protocol_live_side_by_side(start_monitor: Start, as
         assert "another version of the protocol" in ask("doctor")[1]
         stop = [*following, "stop", "--directory", str(directory)]
         assert subprocess.run(stop, cwd=REPOSITORY, capture_output=True, timeout=30).returncode == 0
-        assert second.wait(10) == 0
+        assert second.wait(20) == 0
         assert monitor.process.poll() is None
     finally:
         if second.poll() is None:
@@ -277,7 +277,12 @@ def test_doctor_with_a_monitor_and_an_endpoint(start_monitor: Start, ask: Ask, s
     assert "the connection text" in str(found["credentials"][-1]["text"])
     text = ask("doctor", dsn)[1]
     assert server.lab.password not in text
-    assert text.endswith("0 problems, 0 warnings\n"), text
+    # A busy machine may have held up the monitor, of which it is warned.
+    complaints = [
+        line for line in text.splitlines() if ("WARNING" in line or "PROBLEM" in line) and "its loop stood still" not in line
+    ]
+    assert complaints == []
+    assert "\n0 problems, " in text
     monitor.pause()
     code, found = findings(ask)
     assert code == 1

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from monitor_service.client import MonitorConnection
+from monitor_service.watch import watch
 from wrapper.monitor.messages import Refused, Release, Status, StatusRequest, StopRequest
 from wrapper.monitor.paths import MonitorPaths
 
-from .harness import REPOSITORY, MonitorProcess, Worker, command, exists, is_free, run
+from .harness import REPOSITORY, MonitorProcess, Worker, command, exists, is_free, run, worker
 from .servers import Server, eventually
 
 Start = Callable[..., MonitorProcess]
@@ -25,7 +26,7 @@ def test_a_terminated_monitor_leaves_no_sockets(start_monitor: Start, directory:
     for number in (signal.SIGTERM, signal.SIGINT):
         monitor = start_monitor()
         monitor.process.send_signal(number)
-        assert monitor.process.wait(5) == 0
+        assert monitor.process.wait(20) == 0
         assert not monitor.paths.control.exists()
         assert not monitor.paths.events.exists()
         assert monitor.paths.lock.exists(), "the lock file is never unlinked"
@@ -54,7 +55,7 @@ def test_an_epoch_rises_when_the_lock_file_was_lost_or_damaged(start_monitor: St
 
 def test_a_second_on_demand_monitor_leaves_at_once(start_monitor: Start, monitor: MonitorProcess) -> None:
     second = start_monitor("--on-demand", wait=False)
-    assert second.process.wait(10) == 0
+    assert second.process.wait(20) == 0
     assert monitor.process.poll() is None
 
 
@@ -64,7 +65,7 @@ def test_an_explicit_monitor_takes_over_from_one_on_demand(start_monitor: Start,
     worker.watch(server)
     worker.close()
     explicit = start_monitor()
-    assert on_demand.process.wait(5) == 0
+    assert on_demand.process.wait(20) == 0
     worker = Worker(explicit.paths)
     assert worker.status()["mode"] == "explicit"
     worker.close()
@@ -86,7 +87,7 @@ def test_an_on_demand_monitor_ends_when_nobody_needs_it(start_monitor: Start, se
     worker.watch(server)
     worker.ask(Release(worker.client))
     worker.close()
-    assert monitor.process.wait(10) == 0
+    assert monitor.process.wait(20) == 0
     eventually(lambda: server.sessions() == 0, "its sessions to be closed")
 
 
@@ -120,7 +121,7 @@ def test_a_monitor_that_lost_its_files_ends(start_monitor: Start, directory: Pat
         path: Path = getattr(monitor.paths, victim)
         path.unlink()
         path.touch()
-    assert monitor.process.wait(10) == 4
+    assert monitor.process.wait(20) == 4
     if victim == "control":
         assert monitor.paths.control.exists(), "what another process put there is not ours to remove"
     assert "no longer this monitor's own" in monitor.log.read_text()
@@ -170,17 +171,23 @@ def test_events_replays_and_follows(directory: Path, monitor: MonitorProcess, se
         assert json.loads(follower.stdout.readline())["event"] == "STARTED"
         worker = Worker(monitor.paths)
         worker.watch(server)
-        seen = json.loads(follower.stdout.readline())
+        # What the monitor says of itself comes in between: that it was held up by a busy machine.
+        seen = next(entry for entry in map(json.loads, follower.stdout) if entry["subject"] != "monitor")
         assert (seen["subject"], seen["event"]) == (server.key, "UP")
         worker.close()
         monitor.stop()
-        assert follower.wait(10) == 3, "it ends with the monitor"
+        assert follower.wait(20) == 3, "it ends with the monitor"
     finally:
         if follower.poll() is None:
             follower.kill()
         assert follower.stdout is not None
         follower.stdout.close()
         follower.wait()
+
+
+def leases(monitor: MonitorProcess) -> list[object]:
+    with worker(monitor.paths) as one:
+        return list(one.status()["leases"])
 
 
 @pytest.mark.parametrize("kind", ["server", "mysql_server"])
@@ -197,17 +204,23 @@ def test_watch_by_hand(directory: Path, monitor: MonitorProcess, request: pytest
         assert f"watching {server.engine}://" in follower.stdout.readline()
         eventually(lambda: server.sessions() == 1, "the monitor's session")
         follower.send_signal(signal.SIGINT)
-        assert follower.wait(10) == 0
-        with MonitorConnection(monitor.paths) as connection:
-            answer = connection.ask(StatusRequest())
-            assert isinstance(answer, Status)
-            assert answer.document["leases"] == []
+        assert follower.wait(20) == 0
+        assert leases(monitor) == []
     finally:
         if follower.poll() is None:
             follower.kill()
         assert follower.stdout is not None
         follower.stdout.close()
         follower.wait()
+
+
+def test_a_watch_by_hand_that_is_interrupted_at_once_leaves_no_lease(monitor: MonitorProcess, server: Server) -> None:
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt(line)
+
+    with pytest.raises(KeyboardInterrupt, match="watching postgresql://"):
+        watch(monitor.paths, server.lab.dsn(server.id, by_address=True), 1.0, None, interrupt)
+    assert leases(monitor) == []
 
 
 @pytest.mark.parametrize("dsn", ["mysql://app:hush@127.0.0.1:1", "mysql://app:hush@127.0.0.1:nonsense", "host=127.0.0.1 port=1"])

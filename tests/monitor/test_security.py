@@ -105,8 +105,7 @@ def test_what_a_client_makes_up_is_its_own_trouble(monitor: MonitorProcess, serv
         nowhere = Topology(hosts=(TopologyHost("nowhere.invalid", 5432),))
         assert isinstance(one.ask(one.request(server, endpoint="nowhere.invalid", cluster_id=forged, seed=nowhere)), Watched)
         eventually(lambda: one.status()["counters"].get("garbage") == 2, "the counts that nobody can have to be dropped")
-        at = one.report(topic, server)
-        one.until(lambda: (one.cluster(topic).writer_proved_at or 0) > at, "a proof after all that")
+        one.until_proved_since_report(topic, server)
         assert "failed requests" not in one.status()["counters"]
         page = run(monitor.paths.directory, "status").stdout
     log = monitor.log.read_text()

@@ -73,7 +73,7 @@ def test_the_container_s_commands(directory: Path, tmp_path: Path) -> None:
         # Number 1 is spared every signal that it does not handle.
         (first,) = children(process.pid)
         os.kill(first, signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
     assert json.loads(log.read_text().splitlines()[-1])["event"] == "STOPPED"
     assert not MonitorPaths(directory).control.exists()
 
@@ -106,7 +106,7 @@ def test_the_procfile_s_monitor(directory: Path, tmp_path: Path) -> None:
     try:
         eventually(lambda: "STARTED" in log.read_text(), "the monitor to serve")
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()

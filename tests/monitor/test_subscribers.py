@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import zmq
 
@@ -44,13 +42,7 @@ def test_who_never_reads_loses_messages_and_nobody_else(monitor: MonitorProcess,
         one.until(lambda watched=watched: is_known(one, watched), "every refusal")  # type: ignore[misc]
     # Who reads has got everything, or would have met a gap, and is served.
     one.snapshot(*watches)
-    since = time.monotonic()
-
-    def is_proved() -> bool:
-        one.report(topic, server)  # a hint that a busy monitor reads late is dropped
-        return (one.cluster(topic).writer_proved_at or 0) > since
-
-    one.until(is_proved, "a proof")
+    one.until_proved_since_report(topic, server)
     for socket in lazy:
         # Besides a thousand messages in the monitor there is what the kernel keeps.
         assert kept(socket) < 2 * HOSTS * CLUSTERS

@@ -44,7 +44,7 @@ def foreign_monitor(directory: Path) -> Iterator[Callable[..., subprocess.Popen[
     yield start
     for one in started:
         one.terminate()
-        one.wait(10)
+        one.wait(20)
         assert "Traceback" not in log.read_text(), log.read_text()
 
 
@@ -85,7 +85,7 @@ class Honeypot(Impostor):
         super().__init__(self._talk)
 
     def _talk(self, client: socket.socket) -> None:
-        client.settimeout(10)
+        client.settimeout(20)
         client.recv(8)
         client.sendall(b"N")  # no TLS
         while data := client.recv(4096):

@@ -6,11 +6,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor_service import evidence
+from monitor_service.checks import machine
 from wrapper.monitor.state import ANSWERED, REFUSED, SILENT, HostHealth
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +58,12 @@ def test_who_reads_the_wall_clock() -> None:
             if not name.startswith("wrapper/testing/") and any(uses(ast.parse(path.read_text(encoding="utf-8")))):
                 found.add(name)
     assert found == set(READERS)
+
+
+def test_who_is_interrupted_between_two_clocks_reads_both_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monotonic, wall = iter([10.0, 10.2, 10.2, 10.2]), iter([1000.2, 1000.2])
+    monkeypatch.setattr(machine, "time", SimpleNamespace(monotonic=lambda: next(monotonic), time=lambda: next(wall)))
+    assert machine.read_clocks() == (10.2, 1000.2)
 
 
 kinds = st.sampled_from([ANSWERED, REFUSED, SILENT])

@@ -64,8 +64,8 @@ def test_a_hung_writer_that_comes_back_is_not_believed(multi_az: Flavoured, busy
     blocked = Blocked(connection) if busy else None
     if blocked is not None:
         eventually(lambda: multi_az.is_asleep(old), "the statement to run")
-    lab.promote_later(0.5, rejoin=False)
     lab.hang(old)
+    lab.promote_later(0.5, rejoin=False)
     if blocked is not None:
         assert isinstance(blocked.wait(), wrapper.FailoverSuccessError)
     else:
