@@ -136,7 +136,7 @@ class AwsWrapperConnection:
             service.manager.init_host_provider(service, configuration.settings, lambda: None)
         host_info = service.initial_connection_host_info
         connection = service.connect(host_info, dict(service.parameters))
-        wrapper = service.driver_dialect.wrapper_class()(service, connection)
+        wrapper = service.driver_dialect.wrapper_class(service, connection)
         try:
             physical = service.physical(connection)
             if physical is not None and not physical.is_introduced:

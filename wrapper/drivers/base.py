@@ -43,8 +43,9 @@ class DriverDialect(Protocol):
     # Whether a server takes no notice of a pre-flight. One that does is asked in a failover only.
     preflight_is_free: ClassVar[bool]
 
+    @property
     def wrapper_class(self) -> type[AwsWrapperConnection]:
-        """Return the class of wrapper connections that has the driver's own methods."""
+        """The class of wrapper connections that has the driver's own methods."""
         ...
 
     def cursor_mixins(self, driver_class: type) -> tuple[type, ...]:

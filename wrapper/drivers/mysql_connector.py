@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache, wraps
+from functools import cached_property, lru_cache, wraps
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -132,6 +132,7 @@ class MySqlConnectorDialect:
             raise AwsWrapperError(f"mysql-connector-python {mysql.connector.__version__} is too old: 9.2 or later is needed")
         return is_ours
 
+    @cached_property
     def wrapper_class(self) -> type[Any]:
         from wrapper.drivers.mysql_wrapper import MySqlWrapperConnection
 

@@ -8,7 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -136,6 +136,7 @@ class PsycopgDialect:
             return issubclass(owner, psycopg.Connection)
         return str(getattr(target, "__module__", "")).split(".")[0] == "psycopg"
 
+    @cached_property
     def wrapper_class(self) -> type[Any]:
         from wrapper.drivers.psycopg_wrapper import PsycopgWrapperConnection
 
