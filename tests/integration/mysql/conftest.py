@@ -65,13 +65,28 @@ def raw(aurora_mysql: LocalAurora, use_pure: bool) -> Iterator[Connect]:
         connection.close()
 
 
+def wait_for_readers(lab: LocalAurora) -> None:
+    """Wait until every reader has what the writer has: an Aurora's share their storage, these follow a moment later."""
+
+    def ask(instance: str, sql: str, *values: Any) -> Any:
+        with mysql.connector.connect(**lab.admin_parameters(instance), use_pure=True) as admin, admin.cursor() as cursor:
+            cursor.execute(sql, values)
+            ((value,),) = cursor.fetchall()
+            return value
+
+    position = ask(lab.writer.id, "SELECT @@gtid_binlog_pos")
+    for reader in lab.readers:
+        assert ask(reader.id, "SELECT MASTER_GTID_WAIT(%s, 20)", position) == 0, f"{reader.id} does not follow"
+
+
 @pytest.fixture
-def table(raw: Connect) -> str:
+def table(aurora_mysql: LocalAurora, raw: Connect) -> str:
     """An empty table with one column `x`, a primary key."""
     connection = raw()
     cursor = connection.cursor()
     cursor.execute("DROP TABLE IF EXISTS numbers")
     cursor.execute("CREATE TABLE numbers (x INT PRIMARY KEY)")
+    wait_for_readers(aurora_mysql)
     return "numbers"
 
 

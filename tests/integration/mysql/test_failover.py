@@ -13,12 +13,13 @@ import pytest
 from wrapper import errors
 from wrapper.testing import LocalAurora
 
-from .conftest import Connect, one, stands_for
+from .conftest import Connect, one, stands_for, wait_for_readers
 
 
 def replace_writer(lab: LocalAurora) -> str:
     """Kill the writer and have another instance promoted a moment later; return its name."""
     (target, *_) = lab.readers
+    wait_for_readers(lab)
     lab.kill(lab.writer.id)
     lab.promote_later(target=target.id, delay=0.1)
     return target.id
