@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import random
 import subprocess
@@ -233,8 +234,10 @@ def measure_point(lab: LocalAurora, hosts: int, subscribers: int, *, events: int
 class Spinning:
     """Workers whose Python never rests; seconds from a reset, one per event. `told`: until the client thread of the last one knows.
     `calls`: until a call of the last one knows, where each makes one after every millisecond of work. `bell` and `no_bell`: the
-    same, each worker for itself, in a group of which every other one hears the monitor's bell: both see the same events."""
+    same, each worker for itself, in a group of which every other one hears the monitor's bell: both see the same events. `page`:
+    until the last of as many processes has seen a change in a page that they share with us: from that change, no reset."""
 
+    page: list[float] = field(default_factory=list)
     told: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
     bell: list[float] = field(default_factory=list)
@@ -246,11 +249,33 @@ def measure_all_spinning(lab: LocalAurora, events: int) -> Spinning:
     calls = [max(times) for times in measure_spinning(lab, events, calls=True, deaf=0)]
     mixed = measure_spinning(lab, events, calls=True, deaf=WORKERS // 2)
     return Spinning(
+        page=measure_page(events),
         told=told,
         calls=calls,
         bell=[one for times in mixed for one in times[WORKERS // 2 :]],
         no_bell=[one for times in mixed for one in times[: WORKERS // 2]],
     )
+
+
+def measure_page(events: int) -> list[float]:
+    """Seconds from a change in a shared page until the last of the processes has seen it whose Python never rests."""
+    spread = []
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.NamedTemporaryFile())
+        file.truncate(mmap.PAGESIZE)
+        counter = memoryview(stack.enter_context(mmap.mmap(file.fileno(), mmap.PAGESIZE))).cast("Q")
+        stack.callback(counter.release)
+        workers = [Child(sys.executable, "page", {"path": file.name}, {}) for _ in range(WORKERS)]
+        for worker in workers:
+            stack.callback(worker.stop)
+        for worker in workers:
+            worker.expect("ready", 60)
+        for _ in range(events):
+            time.sleep(random.uniform(0.1, 0.4))
+            began = time.monotonic()
+            counter[0] += 1
+            spread.append(max(worker.expect("seen", 20, began).at for worker in workers) - began)
+    return spread
 
 
 def measure_spinning(lab: LocalAurora, events: int, *, calls: bool, deaf: int) -> list[list[float]]:
@@ -327,6 +352,7 @@ def as_markdown(points: Sequence[Point], spinning: Spinning | None) -> str:
             "",
             "| | p50 / p99, ms |",
             "|---|---|",
+            f"| (a bare page is changed, no reset) the last one has seen it | {_spread(spinning.page)} |",
             f"| the client thread of the last one knows | {_spread(spinning.told)} |",
             f"| a call of the last one knows | {_spread(spinning.calls)} |",
             f"| a call of one of them knows | {_spread(spinning.bell)} |",

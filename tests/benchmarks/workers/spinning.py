@@ -22,6 +22,13 @@ from wrapper.monitor.state import HostHealth, SharedState
 WORK = 0.001
 
 
+def work() -> None:
+    """Compute for a millisecond."""
+    end = time.monotonic() + WORK
+    while time.monotonic() < end:
+        sum(range(100))
+
+
 def health_of(state: SharedState, key: str) -> HostHealth | None:
     return next((one.health[key] for one in state.clusters.values() if key in one.health), None)
 
@@ -54,9 +61,7 @@ def main() -> None:
     tell("connected")
     acts = False
     while not stopping.is_set():
-        end = time.monotonic() + WORK
-        while time.monotonic() < end:
-            sum(range(100))
+        work()
         if given["calls"]:
             connection.cursor()
             health = health_of(current_client().state, key)
