@@ -296,7 +296,7 @@ class AwsWrapperConnection:
             # The driver's connection serves others from now on, or belongs to our parent.
             object.__setattr__(self, "_target", service.driver_dialect.closed(target))
             self._cursors.refuse()
-        self.release_resources()
+        service.manager.release_resources()
 
     def release_resources(self) -> None:
         """Let go of what plugins and the monitor's client hold for this connection; it goes on working as the driver's would."""

@@ -18,6 +18,9 @@ from wrapper.hosts import HostRole
 class EndpointKind(Enum):
     """What kind of endpoint a host name is."""
 
+    # Members are what they are: Enum's own would hash the name, in Python, at every connect.
+    __hash__ = object.__hash__
+
     WRITER_CLUSTER = "writer cluster"
     READER_CLUSTER = "reader cluster"
     CUSTOM_CLUSTER = "custom cluster"

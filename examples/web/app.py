@@ -70,8 +70,8 @@ class Connections:
         connection = connect()
         try:
             connection.cursor().execute("CREATE TABLE IF NOT EXISTS orders (id varchar(64) PRIMARY KEY, note text)")
-        except database.IntegrityError:
-            pass  # another worker made it at the same moment
+        except (database.IntegrityError, database.ProgrammingError):
+            pass  # another worker made it at the same moment; if that was not it, the first order says so
         return connection
 
 

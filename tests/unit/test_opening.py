@@ -16,6 +16,7 @@ from wrapper.decisions.opening import (
     Wait,
     aim_of,
     candidates,
+    first_step,
     is_doubted,
     is_outranked,
     is_right,
@@ -149,8 +150,6 @@ def opening(**failures: float) -> Opening:
 @pytest.mark.parametrize(
     ("attempts", "hosts", "now", "expected"),
     [
-        (opening(), READERS, 100.0, Attempt(READERS)),
-        (opening(), (), 100.0, Attempt(())),
         (opening(b=99.5), READERS, 100.0, Attempt(READERS[1:])),
         (opening(b=99.5, c=99.6), READERS, 100.0, Attempt(())),
         (opening(b=99.5, c=99.6, endpoint=99.7), READERS, 100.0, Wait(100.5)),
@@ -158,11 +157,15 @@ def opening(**failures: float) -> Opening:
         (opening(b=99.5, c=99.6, endpoint=99.7), READERS, 100.55, Attempt(READERS[:1])),
         (opening(endpoint=109.5), (), 109.9, Wait(110.0)),
         (opening(b=99.5), READERS, 110.0, GiveUp()),
-        (opening(), READERS, 110.0, Attempt(READERS)),
     ],
 )
 def test_next_step(attempts: Opening, hosts: tuple[HostInfo, ...], now: float, expected: object) -> None:
     assert next_step(attempts, hosts, now) == expected
+
+
+def test_the_first_step_tries_something_in_any_case() -> None:
+    assert first_step(A_READER, "us-east-1", READERS) == Attempt(READERS)
+    assert first_step(A_READER, "us-east-1", ()) == Attempt(())
 
 
 @given(
@@ -173,13 +176,16 @@ def test_next_step(attempts: Opening, hosts: tuple[HostInfo, ...], now: float, e
 def test_no_cluster_is_run_against_in_a_loop(known: list[HostInfo], aim: Aim, interval: float) -> None:
     """Whatever fails at once: every place is tried once per interval, until the time is over."""
     now, attempts, tried = 0.0, Opening(aim, None, 10.0, interval), dict[str, int]()
-    while not isinstance(step := next_step(attempts, known, now), GiveUp):
+    step: object = first_step(aim, None, known)
+    while not isinstance(step, GiveUp):
         if isinstance(step, Wait):
             assert now < step.until <= 10.0
             now = step.until
         else:
+            assert isinstance(step, Attempt)
             place = step.hosts[0].key if step.hosts else ENDPOINT
             tried[place] = tried.get(place, 0) + 1
             attempts = attempts.failed_at(place, now)
+        step = next_step(attempts, known, now)
     assert set(tried) == {ENDPOINT, *(one.key for one in candidates(aim, None, known))}
     assert max(tried.values()) <= 10.0 / interval + 2

@@ -159,13 +159,16 @@ class GiveUp:
     """The time is over."""
 
 
+def first_step(aim: Aim, region: str | None, hosts: Iterable[HostInfo]) -> Attempt:
+    """Return what to do first: something is tried in any case."""
+    return Attempt(tuple(candidates(aim, region, hosts)))
+
+
 def next_step(opening: Opening, hosts: Sequence[HostInfo], now: float) -> Attempt | Wait | GiveUp:
-    """Return what to do at `now`: instances first, then the endpoint's name. Something is tried in any case."""
-    if now >= opening.deadline and opening.failures:
+    """Return what to do at `now`, after a failure: instances first, then the endpoint's name."""
+    if now >= opening.deadline:
         return GiveUp()
     known = candidates(opening.aim, opening.region, hosts)
-    if not opening.failures:
-        return Attempt(tuple(known))
     due = tuple(host for host in known if now >= opening.retry_at(host.key))
     if due or now >= opening.retry_at(ENDPOINT):
         return Attempt(due)

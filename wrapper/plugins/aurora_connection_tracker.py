@@ -56,15 +56,16 @@ class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
         connect_func: Callable[[], Any],
     ) -> Any:
         connection = connect_func()
-        handle = self._handle(connection)
-        if handle is not None:
-            handle.ends_with_writer = True
+        physical = self._service.physical(connection)
+        if physical is not None and physical.handle is not None:
+            physical.handle.ends_with_writer = True
         return connection
 
     def shared_state_changed(self) -> None:
         """Before a call: end the connection that it would use, if it is time. A failover plugin further in moves it then, and
         nothing is sent."""
-        handle = self._handle(self._service.current_connection)
+        physical = self._service.physical(self._service.current_connection)
+        handle = None if physical is None else physical.handle
         cluster = self._service.cluster
         if handle is not None and cluster is not None and is_superseded(handle, cluster) and not handle.in_use():
             _end(handle, cluster)
@@ -77,10 +78,6 @@ class AuroraConnectionTrackerPlugin(EveryConnectPlugin):
                 if ends_now(handle, cluster):
                     _end(handle, cluster)
         return OldConnectionSuggestedAction.NO_OPINION
-
-    def _handle(self, connection: Any) -> Handle | None:
-        physical = self._service.physical(connection)
-        return None if physical is None else physical.handle
 
 
 def _end(handle: Handle, cluster: ClusterState) -> None:

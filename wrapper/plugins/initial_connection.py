@@ -19,15 +19,21 @@ from wrapper.hosts import HostInfo, HostRole
 from wrapper.plugin import CONNECTS, NO_METHODS, Plugin
 from wrapper.plugins.opening import Opener
 from wrapper.settings import Settings
-from wrapper.urls import parse_endpoint
+from wrapper.urls import EndpointKind, parse_endpoint
 
 if TYPE_CHECKING:
     from wrapper.plugin_service import PluginService
 
 # Opens a connection to an instance.
 _To = Callable[[HostInfo], Any]
-# Connections that are made alike share one.
-_choices = cache(Choices)
+
+
+@cache
+def _choices(kind: EndpointKind, *chosen: Any) -> Choices:
+    """Return what the user chose for an endpoint of a kind, once for all connections that are made alike."""
+    choices = Choices(*chosen)
+    choices.check(kind)
+    return choices
 
 
 class InitialConnectionPlugin(Plugin):
@@ -35,15 +41,15 @@ class InitialConnectionPlugin(Plugin):
 
     def __init__(self, service: PluginService, settings: Settings) -> None:
         self._service = service
+        self._settings = settings
         self._choices = _choices(
+            service.known_cluster.endpoint_kind,
             settings["endpoint_substitution_role"],
             settings["verify_opened_connection_type"],
             settings["inactive_cluster_writer_endpoint_substitution_role"],
             settings["verify_inactive_cluster_writer_endpoint_connection_type"],
         )
-        self._choices.check(service.known_cluster.endpoint_kind)
         self._strategy: str = settings["initial_connection_host_selector_strategy"]
-        self._patience = settings.seconds("wait_for_initial_topology_ms")
         self._opener = Opener(service, self._strategy)
 
     @property
@@ -89,8 +95,9 @@ class InitialConnectionPlugin(Plugin):
         self._require_strategy(aim.substitute)
         was_unknown = not candidates(aim, endpoint.region, known)
         connection = self._opener.open(host_info, aim, known, by_name, to)
-        if was_unknown and self._patience:
-            return self._chosen_again(connection, aim, endpoint.region, to)
+        patience = self._settings.seconds("wait_for_initial_topology_ms")
+        if was_unknown and patience:
+            return self._chosen_again(connection, aim, endpoint.region, to, patience)
         return connection
 
     def _require_strategy(self, role: HostRole) -> None:
@@ -99,11 +106,11 @@ class InitialConnectionPlugin(Plugin):
                 f"initial_connection_host_selector_strategy={self._strategy!r} needs a plugin that this connection lacks"
             )
 
-    def _chosen_again(self, first: Any, aim: Aim, region: str | None, to: _To) -> Any:
+    def _chosen_again(self, first: Any, aim: Aim, region: str | None, to: _To, patience: float) -> Any:
         """The first connection of a process, which went where the name led: exchange it for one to an instance of our choice."""
         service = self._service
         if not candidates(aim, region, service.hosts):
-            service.force_monitoring_refresh_host_list(True, self._patience)
+            service.force_monitoring_refresh_host_list(True, patience)
         found = candidates(aim, region, service.hosts)
         assert aim.substitute is not None
         chosen = service.get_host_info_by_strategy(aim.substitute, self._strategy, found) if found else None

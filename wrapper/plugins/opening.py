@@ -15,6 +15,7 @@ from wrapper.decisions.opening import (
     GiveUp,
     Opening,
     Wait,
+    first_step,
     is_doubted,
     is_outranked,
     is_right,
@@ -63,16 +64,15 @@ class Opener:
         Raises the driver's last error when the time is over, `AwsConnectError` when the last host had the wrong role, and at once
         whatever another attempt would not change, such as refused credentials.
         """
-        settings = self._service.settings
-        deadline = time.monotonic() + settings.seconds("open_connection_retry_timeout_ms")
-        interval = settings.seconds("open_connection_retry_interval_ms")
-        opening = Opening(aim, parse_endpoint(host_info.host).region, deadline, interval)
+        region = parse_endpoint(host_info.host).region
+        began = time.monotonic()
+        opening: Opening | None = None  # as long as nothing has failed
         failure: Exception | None = None
         expected = 0
         while True:
             seen = GENERATION[0]
             now = time.monotonic()
-            step = next_step(opening, self._service.hosts if opening.failures else known, now)
+            step = first_step(aim, region, known) if opening is None else next_step(opening, self._service.hosts, now)
             if isinstance(step, GiveUp):
                 assert failure is not None
                 raise self._given_up(host_info, aim, failure)
@@ -93,8 +93,10 @@ class Opener:
                 expected = max(expected, self._service.known_cluster.connections_to(tried))
                 logger.info("connecting to %s for %s was no success: %s", host or host_info, host_info.host, error)
                 self._report(tried, error)
+                if opening is None:
+                    opening = Opening(aim, region, began + self._seconds("timeout"), self._seconds("interval"))
                 # Spread, so that the workers that met the same failure do not come back together.
-                failed_at = time.monotonic() + interval * chance.uniform(-0.25, 0.25)
+                failed_at = time.monotonic() + opening.interval * chance.uniform(-0.25, 0.25)
                 opening = opening.failed_at(tried, failed_at)
                 if isinstance(error, WrongRole):
                     opening = opening.failed_at(error.host.key, failed_at)
@@ -155,10 +157,13 @@ class Opener:
         elif tried != ENDPOINT:
             service.client.report(service.watch, tried, "network")
 
+    def _seconds(self, what: str) -> float:
+        return self._service.settings.seconds(f"open_connection_retry_{what}_ms")
+
     def _given_up(self, endpoint: HostInfo, aim: Aim, failure: Exception) -> Exception:
         if not isinstance(failure, WrongRole):
             return failure
         wanted = aim.verify.value if aim.verify is not None else "host"
-        timeout = self._service.settings.seconds("open_connection_retry_timeout_ms")
-        text = f"connecting to {endpoint.get_host_and_port()} led to no {wanted} within {timeout:g} s: the last time {failure}"
+        within = f"within {self._seconds('timeout'):g} s"
+        text = f"connecting to {endpoint.get_host_and_port()} led to no {wanted} {within}: the last time {failure}"
         return for_driver(AwsConnectError, self._driver.operational_error())(text)
