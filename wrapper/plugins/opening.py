@@ -94,7 +94,9 @@ class Opener:
                 logger.info("connecting to %s for %s was no success: %s", host or host_info, host_info.host, error)
                 self._report(tried, error)
                 if opening is None:
-                    opening = Opening(aim, region, began + self._seconds("timeout"), self._seconds("interval"))
+                    settings = self._service.settings
+                    deadline = began + settings.seconds("open_connection_retry_timeout_ms")
+                    opening = Opening(aim, region, deadline, settings.seconds("open_connection_retry_interval_ms"))
                 # Spread, so that the workers that met the same failure do not come back together.
                 failed_at = time.monotonic() + opening.interval * chance.uniform(-0.25, 0.25)
                 opening = opening.failed_at(tried, failed_at)
@@ -157,13 +159,10 @@ class Opener:
         elif tried != ENDPOINT:
             service.client.report(service.watch, tried, "network")
 
-    def _seconds(self, what: str) -> float:
-        return self._service.settings.seconds(f"open_connection_retry_{what}_ms")
-
     def _given_up(self, endpoint: HostInfo, aim: Aim, failure: Exception) -> Exception:
         if not isinstance(failure, WrongRole):
             return failure
         wanted = aim.verify.value if aim.verify is not None else "host"
-        within = f"within {self._seconds('timeout'):g} s"
-        text = f"connecting to {endpoint.get_host_and_port()} led to no {wanted} {within}: the last time {failure}"
+        timeout = self._service.settings.seconds("open_connection_retry_timeout_ms")
+        text = f"connecting to {endpoint.get_host_and_port()} led to no {wanted} within {timeout:g} s: the last time {failure}"
         return for_driver(AwsConnectError, self._driver.operational_error())(text)
